@@ -1,0 +1,152 @@
+create or replace function outbox_relay.record(
+    epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamptz[], latencies_ms integer[],
+    outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[],
+    request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean)
+returns table (subscription_id bigint, event_seq bigint, attempt integer, state text, next_attempt_at timestamptz)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+-- Records the results of attempts: each in the attempt log, and as the delivery's new state if the
+-- lease still holds.
+--
+--   delivered   out of the queue, into finished, in one statement for all of them: the common way
+--   failed      back into the queue with the due time of the next attempt; into finished as dead_letter
+--               when the schedule is exhausted, when it was a test, or when the endpoint said 410
+--   late        the lease was lost to another relay, a cancel or an unsubscribe: the attempt is logged,
+--               the state is not touched
+--
+-- The arrays are parallel and hold a delivery at most once; key_ids has the ids of one attempt between commas.
+-- No statement joins two sets of the batch with each other (hash joins are off, so that queue is always
+-- reached by its key): what a later step needs is carried along by RETURNING.
+--
+-- Returns a row for each result that was not a success, and for each late one (state null).
+-- Called by the relay's loop. Writes queue, finished, attempt; on 410 subscription.
+-- Invariant: succeeded only with a lease of this epoch.
+#variable_conflict use_column
+declare
+    done bigint[];
+    rest bigint[];
+    r    record;
+    gone bigint[];
+begin
+    if asynchronous then
+        perform set_config('synchronous_commit', 'off', true);
+    end if;
+
+    with result as (
+        select * from unnest(record.subscription_ids, record.event_seqs, record.started_ats, record.latencies_ms, record.outcomes,
+                record.status_codes, record.response_excerpts, record.response_headers, record.request_headers, record.key_ids)
+            with ordinality as r (subscription_id, event_seq, started_at, latency_ms, outcome, status_code, response_excerpt,
+                response_headers, request_headers, key_ids, nth)
+        where outcome = 'delivered'),
+    ended as (
+        delete from outbox_relay.queue q using result r
+        where q.subscription_id = r.subscription_id and q.event_seq = r.event_seq and q.epoch = record.epoch
+        returning r.*, q.created_at, q.attempts + 1 as attempts, q.cause),
+    logged as (
+        insert into outbox.attempt (subscription_id, event_seq, started_at, attempt, latency_ms, status_code, outcome, cause, relay,
+            response_excerpt, response_headers, request_headers, key_ids)
+        select subscription_id, event_seq, started_at, attempts, latency_ms, status_code, outcome, cause, record.relay,
+            response_excerpt, response_headers::jsonb, request_headers::jsonb, string_to_array(key_ids, ',') from ended),
+    kept as (
+        insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state)
+        select subscription_id, event_seq, created_at, attempts, status_code, 'succeeded' from ended)
+    select coalesce(array_agg(nth), '{}') into done from ended;
+    if cardinality(done) = cardinality(subscription_ids) then
+        return;
+    end if;
+
+    rest := array(select nth from generate_series(1, cardinality(subscription_ids)) nth
+                  where outcomes[nth] <> 'delivered' order by subscription_ids[nth], event_seqs[nth]);
+    for r in
+        with result as (
+            select nth, record.subscription_ids[nth] as subscription_id, record.event_seqs[nth] as event_seq, record.started_ats[nth] as started_at,
+                   record.latencies_ms[nth] as latency_ms, record.outcomes[nth] as outcome, record.status_codes[nth] as status_code,
+                   record.errors[nth] as error, record.response_excerpts[nth] as response_excerpt, record.response_headers[nth] as response_headers,
+                   record.request_headers[nth] as request_headers, record.key_ids[nth] as key_ids,
+                   make_interval(secs => record.retry_afters_s[nth]) as retry_after
+            from unnest(rest) nth),
+        decided as materialized (
+            -- wait is null when there is no further attempt
+            select r.*, case
+                when q.cause = 'test' or r.status_code = 410 then null
+                when r.retry_after is not null and q.failures < cardinality(p.delays)
+                    -- the receiver's wish, within the schedule's shortest and longest wait
+                    then greatest(least(r.retry_after, (select max(d) from unnest(p.delays) d)), (select min(d) from unnest(p.delays) d))
+                else p.delays[q.failures + 1] end * (1 + p.jitter * random()) as wait
+            from result r
+            join outbox_relay.queue q on q.subscription_id = r.subscription_id and q.event_seq = r.event_seq and q.epoch = record.epoch
+            join outbox.subscription s on s.subscription_id = r.subscription_id
+            join outbox.retry_policy p on p.name = s.retry_policy),
+        ended as (
+            delete from outbox_relay.queue q using decided d
+            where q.subscription_id = d.subscription_id and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is null
+            returning d.*, q.created_at, q.attempts + 1 as attempt, q.cause),
+        retried as (
+            update outbox_relay.queue q
+            set state = 'failed', epoch = null, attempts = q.attempts + 1, failures = q.failures + 1, updated_at = now(),
+                next_attempt_at = clock_timestamp() + d.wait, last_status_code = d.status_code, last_error = coalesce(d.error, d.outcome)
+            from decided d
+            where q.subscription_id = d.subscription_id and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is not null
+            returning d.*, q.created_at, q.attempts as attempt, q.cause, q.next_attempt_at),
+        all_done as materialized (
+            select *, null::timestamptz as next_attempt_at from ended union all select * from retried),
+        logged as (
+            insert into outbox.attempt (subscription_id, event_seq, started_at, attempt, latency_ms, status_code, outcome, cause, relay,
+                error, response_excerpt, response_headers, request_headers, key_ids)
+            select subscription_id, event_seq, started_at, attempt, latency_ms, status_code, outcome, cause, record.relay,
+                error, response_excerpt, response_headers::jsonb, request_headers::jsonb, coalesce(string_to_array(key_ids, ','), '{}') from all_done),
+        kept as (
+            insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
+            select subscription_id, event_seq, created_at, attempt, status_code, 'dead_letter', coalesce(error, outcome) from ended)
+        select nth, subscription_id, event_seq, attempt, next_attempt_at, status_code from all_done
+    loop
+        done := done || r.nth;
+        if r.status_code = 410 then
+            gone := gone || r.subscription_id;
+        end if;
+        subscription_id := r.subscription_id; event_seq := r.event_seq; attempt := r.attempt; next_attempt_at := r.next_attempt_at;
+        state := case when r.next_attempt_at is null then 'dead_letter' else 'failed' end;
+        return next;
+    end loop;
+
+    if gone is not null then
+        -- Never waits for an operator's open transaction; the next 410 tries again.
+        update outbox.subscription s
+        set active = false, disabled_at = now(), disabled_reason = 'the endpoint answered 410 Gone', updated_at = now()
+        where s.subscription_id in (select g.subscription_id from outbox.subscription g
+            where g.subscription_id = any (gone) and g.active for no key update skip locked);
+    end if;
+
+    if cardinality(done) < cardinality(subscription_ids) then
+        state := null; next_attempt_at := null;
+        for r in select nth from generate_series(1, cardinality(subscription_ids)) nth where nth <> all (done) loop
+            subscription_id := subscription_ids[r.nth]; event_seq := event_seqs[r.nth];
+            -- The row, wherever it is now, hands out the number, so that two late results cannot take the same.
+            update outbox_relay.queue q set attempts = q.attempts + 1
+            where q.subscription_id = subscription_ids[r.nth] and q.event_seq = event_seqs[r.nth]
+            returning q.attempts into attempt;
+            if not found then
+                update outbox_relay.finished f set attempts = f.attempts + 1
+                where f.subscription_id = subscription_ids[r.nth] and f.event_seq = event_seqs[r.nth]
+                returning f.attempts into attempt;
+            end if;
+            if found then
+                insert into outbox.attempt (subscription_id, event_seq, started_at, attempt, latency_ms, status_code, outcome, cause, relay,
+                    error, response_excerpt, response_headers, request_headers, key_ids)
+                values (subscription_ids[r.nth], event_seqs[r.nth], started_ats[r.nth], attempt, latencies_ms[r.nth], status_codes[r.nth],
+                    outcomes[r.nth], causes[r.nth], record.relay, errors[r.nth], response_excerpts[r.nth], response_headers[r.nth]::jsonb,
+                    request_headers[r.nth]::jsonb, coalesce(string_to_array(key_ids[r.nth], ','), '{}'));
+                return next;
+            end if;
+        end loop;
+    end if;
+end
+$$;
+comment on function outbox_relay.record is 'Records the results of attempts: appended to the log, and the delivery''s state while the lease holds.';

@@ -1,0 +1,29 @@
+create or replace function outbox_relay.fence(epoch integer)
+returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+-- Ends an epoch: what it had leased is due at once, for whoever claims it. Returns how many deliveries.
+--
+-- The exclusive lock waits for an expand or claim under way, which hold it shared and look at fenced_at
+-- after they got it: no lease can be born to a fenced epoch. A record under way needs no lock: it and
+-- this update meet on each delivery's row, and whoever comes second finds the lease gone.
+-- Called by tick for the dead, and by a relay for itself when it has drained.
+declare
+    handed_back integer;
+begin
+    perform pg_advisory_xact_lock(1869968482, 4);
+    update outbox_relay.relay r set fenced_at = now() where r.epoch = fence.epoch and r.fenced_at is null;
+    if not found then
+        return 0;
+    end if;
+    update outbox_relay.queue q
+    set state = case when q.attempts > 0 then 'failed' else 'pending' end, epoch = null, next_attempt_at = now(), updated_at = now()
+    where q.epoch = fence.epoch;
+    get diagnostics handed_back = row_count;
+    if handed_back > 0 then
+        perform pg_notify('outbox_signal', 'due');
+    end if;
+    return handed_back;
+end
+$$;
+comment on function outbox_relay.fence is 'Ends a relay''s epoch and hands its leases back.';

@@ -1,0 +1,98 @@
+create or replace function outbox_relay.check_subscription() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+-- Refuses what could not be delivered, as early as SQL can know, and gives each change a new version.
+-- Before insert or update on outbox.subscription, whoever makes the change.
+declare
+    insecure boolean := (select value::boolean from outbox.setting where name = 'allow_insecure_http');
+    bad      text;
+begin
+    if tg_op = 'UPDATE' then
+        if new.tenant_id <> old.tenant_id then
+            raise exception using errcode = 'OB022', message = 'a subscription cannot move to another tenant',
+                hint = 'Unsubscribe it and subscribe anew for the other tenant.';
+        elsif old.unsubscribed_at is not null then
+            raise exception using errcode = 'OB023', message = format('subscription %s was unsubscribed', old.subscription_id),
+                hint = 'Make a new one with outbox.subscribe.';
+        end if;
+        new.version := nextval('outbox_relay.subscription_version_seq');
+        new.updated_at := now();
+    end if;
+
+    if octet_length(new.tenant_id) not between 1 and 128 or new.tenant_id ~ '[[:cntrl:]]' then
+        raise exception using errcode = 'OB002', message = 'tenant_id is empty, longer than 128 bytes, or has control characters',
+            hint = 'Use the tenant_id that events carry.';
+    end if;
+    if octet_length(new.name) not between 1 and 255 or new.name ~ '[[:cntrl:]]' then
+        raise exception using errcode = 'OB018', message = 'name is empty, longer than 255 bytes, or has control characters',
+            hint = 'Use a short printable name.';
+    end if;
+
+    -- The relay judges the URL again, and the address whenever it dials.
+    bad := case
+        when octet_length(new.url) > 2048 then 'is longer than 2048 bytes'
+        when new.url !~ '^https?://' then 'does not begin with https://'
+        when new.url ~ '^http://' and not insecure then 'is not https:'
+        when new.url ~ '[\s\\[:cntrl:]]' then 'has white space, a backslash or a control character'
+        when new.url ~ '#' then 'has a fragment'
+        when new.url ~ '^https?://[^/?]*@' then 'has a user name or password'
+        when new.url !~ '^https?://(\[[0-9A-Fa-f:.]+\]|[^/?:@\[\]]+)(:[0-9]{1,5})?([/?]|$)' then 'has no valid host and port'
+        when new.url ~ '^https?://[^/?.:\[]+\.?(:[0-9]+)?([/?]|$)' then 'has a host of a single label'
+        end;
+    if bad is not null then
+        -- The query may hold a token: it is not repeated.
+        raise exception using errcode = 'OB010', message = format('url %s %s', quote_literal(left(split_part(new.url, '?', 1), 200)), bad),
+            hint = case when bad = 'is not https:'
+                then 'Use https:, or in a closed network select outbox.set(''allow_insecure_http'', ''true'').'
+                else 'Use an absolute https: URL of a public host, as https://hooks.example.com/in.' end;
+    end if;
+
+    if coalesce(cardinality(new.event_types), 0) not between 1 and 200 or array_ndims(new.event_types) <> 1 then
+        raise exception using errcode = 'OB011', message = 'event_types is empty or has more than 200 entries',
+            hint = 'Name types as order.created, order.* for everything below order, or * for all.';
+    end if;
+    select p into bad from unnest(new.event_types) p
+    where p is null or p !~ '^([A-Za-z0-9_-]+\.)*([A-Za-z0-9_-]+|\*)$' or octet_length(p) > 130 limit 1;
+    if found then
+        raise exception using errcode = 'OB011', message = format('event type pattern %s is not acceptable', quote_nullable(bad)),
+            hint = 'Name types as order.created, order.* for everything below order, or * for all.';
+    end if;
+
+    if new.signature not in ('standard', 'x-signature') then
+        raise exception using errcode = 'OB013', message = format('unknown signature profile %s', quote_literal(new.signature)),
+            hint = 'Use standard or x-signature.';
+    elsif new.envelope not in ('standard', 'event') then
+        raise exception using errcode = 'OB013', message = format('unknown envelope %s', quote_literal(new.envelope)),
+            hint = 'Use standard or event.';
+    elsif not exists (select from outbox.retry_policy p where p.name = new.retry_policy) then
+        raise exception using errcode = 'OB014', message = format('unknown retry policy %s', quote_nullable(new.retry_policy)),
+            hint = format('Use one of %s, or insert your own into outbox.retry_policy.',
+                (select string_agg(name, ', ' order by name) from outbox.retry_policy));
+    elsif new.timeout not between '100 milliseconds' and '5 minutes' then
+        raise exception using errcode = 'OB018', message = format('timeout %s is out of range', new.timeout),
+            hint = 'Use 100 milliseconds to 5 minutes.';
+    elsif new.max_in_flight not between 1 and 10000 then
+        raise exception using errcode = 'OB018', message = format('max_in_flight %s is out of range', new.max_in_flight),
+            hint = 'Use 1 to 10000.';
+    elsif new.rate_limit is not null or new.ordered then
+        raise exception using errcode = 'OB018', message = 'rate_limit and ordered are not supported by this version',
+            hint = 'Leave them out. To spare a receiver, use max_in_flight.';
+    elsif jsonb_typeof(new.headers) <> 'object' then
+        raise exception using errcode = 'OB016', message = 'headers is not a JSON object', hint = 'Use {"name": "value"}.';
+    end if;
+    select h.key into bad from jsonb_each(new.headers) h
+    where jsonb_typeof(h.value) <> 'string' or h.key !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$'
+        or (h.value #>> '{}') !~ '^[\x20-\x7e\t]*$' or length(h.value #>> '{}') > 1000
+        or lower(h.key) ~ '^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|keep-alive|proxy-.*|expect|user-agent|traceparent|tracestate|cookie|authorization|webhook-.*|x-webhook-.*|x-signature.*|x-timestamp|x-hub-signature.*|x-github-.*|stripe-signature|x-forwarded-.*|forwarded|via|metadata.*|x-aws-ec2-.*)$' limit 1;
+    if found then
+        raise exception using errcode = 'OB016', message = format('header %s is not acceptable', quote_literal(left(bad, 100))),
+            hint = 'Values are printable ASCII strings. Names that frame, route, authenticate or sign the request are outboxd''s own.';
+    end if;
+    return new;
+end
+$$;
+comment on function outbox_relay.check_subscription is 'Trigger: refuses a subscription that could not be delivered to.';
+
+create or replace trigger subscription_check before insert or update on outbox.subscription
+for each row execute function outbox_relay.check_subscription();
+comment on trigger subscription_check on outbox.subscription is 'Whoever changes a subscription, the same rules hold.';

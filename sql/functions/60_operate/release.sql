@@ -1,0 +1,11 @@
+create or replace function outbox.release()
+returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+-- Lifts every hold that outbox.hold put. A relay that holds because of its environment needs outbox.adopt.
+begin
+    delete from outbox_relay.hold;
+    perform pg_notify('outbox_signal', 'control');
+end
+$$;
+comment on function outbox.release is 'Restarts sending after outbox.hold.';

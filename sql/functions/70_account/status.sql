@@ -1,0 +1,43 @@
+create or replace function outbox.status()
+returns table (
+    log_head bigint, unexpanded_events bigint, pending bigint, leased bigint, failed bigint, dead_letters bigint,
+    oldest_due timestamptz, lag interval, relays bigint, hold text, environment text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+-- How things stand, in one row. Reads what is outstanding and the index of dead letters, never history.
+--
+-- lag: how long the oldest event that waits for expansion, or the oldest delivery that is due at an active
+-- subscription, has waited; zero when nothing waits.
+with c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
+unexpanded as (
+    select count(*) as count, min(u.occurred_at) as oldest
+    from c cross join lateral (
+        select e.occurred_at from outbox.event e
+        where e.event_seq > greatest(c.seen_seq, c.position)
+          and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)
+        union all
+        select e.occurred_at from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
+        where e.event_seq > c.floor_seq and e.event_seq <= greatest(c.seen_seq, c.position)
+          and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u),
+queued as (
+    select count(*) filter (where q.state = 'pending') as pending, count(*) filter (where q.state = 'leased') as leased,
+           count(*) filter (where q.state = 'failed') as failed,
+           min(q.next_attempt_at) filter (where q.next_attempt_at <= now() and s.active) as oldest_due
+    from outbox_relay.queue q join outbox.subscription s using (subscription_id)),
+live as (
+    select count(*) as relays, min(r.hold) as hold
+    from outbox_relay.relay r
+    join pg_locks l on l.locktype = 'advisory' and l.classid = 1869968483 and l.objid = r.epoch::oid and l.objsubid = 2 and l.granted
+        and l.database = (select d.oid from pg_database d where d.datname = current_database())
+    where r.fenced_at is null)
+select (select last_value - (not is_called)::integer from outbox.event_event_seq_seq),
+       u.count, q.pending, q.leased, q.failed,
+       (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'),
+       q.oldest_due,
+       greatest(now() - least(u.oldest, q.oldest_due), interval '0'),
+       l.relays,
+       coalesce((select h.reason from outbox_relay.hold h order by h.hold_id limit 1), l.hold),
+       (select s.value from outbox.setting s where s.name = 'environment')
+from unexpanded u, queued q, live l
+$$;
+comment on function outbox.status is 'How things stand, in one row; cheap at any size of history.';

@@ -1,0 +1,111 @@
+create or replace function outbox_relay.maintain()
+returns table (action text, segment bigint, detail text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+-- Housekeeping, from one relay at a time about once a minute: makes segments ahead, begins a new one when
+-- the current is old or large enough, drops those past retention, prunes idempotency keys, and cancels what
+-- was created for a subscription in the moment it was unsubscribed. Says what it did, a row each.
+--
+-- Locks are tried for a tenth of a second; what cannot be had is left for the next time, because a queued
+-- exclusive lock stops every writer behind it.
+-- Invariants: no DELETE on event, finished or attempt; a segment goes only when all its events are expanded
+-- and the queue holds nothing of it.
+#variable_conflict use_column
+declare
+    width     constant bigint := 10000000000;
+    head      bigint;
+    current   bigint;
+    interval_ interval;
+    events    bigint;
+    retention interval;
+    n         bigint;
+    c         outbox_relay.cursor;
+    s         record;
+    parent    text;
+begin
+    if not pg_try_advisory_xact_lock(1869968482, 5) then
+        return;
+    end if;
+    perform set_config('lock_timeout', '100ms', true);
+    select value::interval into interval_ from outbox.setting where name = 'segment_interval';
+    select value::bigint into events from outbox.setting where name = 'segment_events';
+    select value::interval into retention from outbox.setting where name = 'retention';
+    select last_value - (not is_called)::integer into head from outbox.event_event_seq_seq;
+    current := head / width;
+
+    for n in current .. current + 2 loop
+        if not exists (select from outbox_relay.segment g where g.segment = n) then
+            begin
+                perform outbox_relay.make_segment(n);
+                action := 'made'; segment := n; detail := null;
+                return next;
+            exception when lock_not_available then
+                action := 'postponed'; segment := n; detail := 'making: ' || sqlerrm;
+                return next;
+            end;
+        end if;
+    end loop;
+
+    update outbox_relay.segment g set opened_at = now() where g.segment = current and g.opened_at is null;
+    update outbox_relay.segment g set opened_at = coalesce(g.opened_at, now()), closed_at = now()
+    where g.segment < current and g.closed_at is null;
+
+    -- The current segment has events, is old or large enough, and the next one is there to move to. The gap
+    -- that the sequence jumps is what makes reading and moving it safe without a lock, see V2__log.sql.
+    if head > current * width
+        and (head - current * width >= events
+            or exists (select from outbox_relay.segment g where g.segment = current and g.opened_at <= now() - interval_))
+        and exists (select from outbox_relay.segment g where g.segment = current + 1)
+        and (current + 1) * width - head > width / 2 then
+        perform setval('outbox.event_event_seq_seq', (current + 1) * width, false);
+        update outbox_relay.segment g set closed_at = now() where g.segment = current;
+        update outbox_relay.segment g set opened_at = now() where g.segment = current + 1;
+        action := 'begun'; segment := current + 1; detail := format('after %s events', head - current * width);
+        return next;
+    end if;
+
+    select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
+    for s in select g.segment from outbox_relay.segment g where g.closed_at < now() - retention order by g.segment loop
+        segment := s.segment;
+        if c.floor_seq < (s.segment + 1) * width - 1 and exists (
+            select from outbox.event e where e.event_seq >= s.segment * width and e.event_seq < (s.segment + 1) * width
+            and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) then
+            action := 'postponed'; detail := 'dropping: it has events that are not expanded';
+        elsif exists (select from outbox_relay.queue q where q.event_seq >= s.segment * width and q.event_seq < (s.segment + 1) * width) then
+            action := 'postponed'; detail := 'dropping: it has deliveries outstanding';
+        else
+            begin
+                foreach parent in array array['outbox.event', 'outbox_relay.finished', 'outbox.attempt'] loop
+                    execute format('drop table %s_s%s', parent, s.segment);
+                end loop;
+                delete from outbox_relay.segment g where g.segment = s.segment;
+                action := 'dropped'; detail := null;
+            exception when lock_not_available then
+                action := 'postponed'; detail := 'dropping: ' || sqlerrm;
+            end;
+        end if;
+        return next;
+    end loop;
+
+    delete from outbox_relay.idempotency_key k
+    where k.ctid = any (array(select i.ctid from outbox_relay.idempotency_key i
+        where i.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention')
+        order by i.created_at limit 50000));
+    get diagnostics n = row_count;
+    if n > 0 then
+        action := 'pruned'; segment := null; detail := format('%s idempotency keys', n);
+        return next;
+    end if;
+
+    with ended as (
+        delete from outbox_relay.queue q
+        using outbox.subscription u
+        where u.unsubscribed_at > now() - interval '1 day' and q.subscription_id = u.subscription_id and q.state <> 'leased'
+        returning q.*)
+    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
+    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', 'unsubscribed' from ended e;
+    delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
+    delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
+end
+$$;
+comment on function outbox_relay.maintain is 'Housekeeping: segments, retention, idempotency keys.';

@@ -1,0 +1,150 @@
+-- Who wants which events, and what a subscription was at any moment.
+
+create table outbox.retry_policy (
+    name       text primary key,
+    delays     interval[] not null,
+    jitter     double precision not null default 0.1,
+    created_at timestamptz not null default now(),
+    constraint retry_policy_name check (name ~ '^[a-z][a-z0-9_-]{0,62}$'),
+    constraint retry_policy_jitter check (jitter between 0 and 1),
+    constraint retry_policy_delays check (cardinality(delays) <= 100 and array_position(delays, null) is null
+        and interval '0' <= all (delays) and interval '30 days' >= all (delays))
+);
+comment on table outbox.retry_policy is 'A named schedule: n delays are n + 1 attempts.';
+comment on column outbox.retry_policy.delays is 'The wait before the first retry, the second, and so on.';
+comment on column outbox.retry_policy.jitter is 'Up to this share of a delay is added at random.';
+
+insert into outbox.retry_policy (name, delays) values
+    ('standard',  '{5s,5m,30m,2h,5h,10h,14h,20h,24h}'),
+    ('quadratic', '{10s,40s,90s,160s,250s}'),
+    ('stepped',   '{1m,5m,30m,2h,24h}'),
+    ('short',     '{1m,5m,30m}'),
+    ('none',      '{}');
+
+create sequence outbox_relay.subscription_version_seq as bigint;
+
+create table outbox.subscription (
+    subscription_id bigint generated always as identity primary key,
+    tenant_id       text not null default 'default',
+    name            text not null,
+    url             text not null,
+    event_types     text[] not null,
+    filter          jsonpath,
+    headers         jsonb not null default '{}',
+    signature       text not null default 'standard',
+    envelope        text not null default 'standard',
+    retry_policy    text not null references outbox.retry_policy (name) on update cascade,
+    timeout         interval,
+    max_in_flight   integer,
+    rate_limit      numeric,
+    ordered         boolean not null default false,
+    active          boolean not null default true,
+    disabled_at     timestamptz,
+    disabled_reason text,
+    description     text,
+    created_by      text not null default session_user,
+    created_at      timestamptz not null default now(),
+    updated_at      timestamptz not null default now(),
+    unsubscribed_at timestamptz,
+    version         bigint not null default nextval('outbox_relay.subscription_version_seq'),
+    constraint subscription_disabled check (active = (disabled_at is null)),
+    constraint subscription_unsubscribed check (unsubscribed_at is null or not active)
+);
+create unique index subscription_tenant_id_name_key on outbox.subscription (tenant_id, name) where unsubscribed_at is null;
+comment on table outbox.subscription is 'One endpoint of one tenant. Made by outbox.subscribe; history is kept after outbox.unsubscribe.';
+comment on column outbox.subscription.name is 'Unique among the tenant''s living subscriptions.';
+comment on column outbox.subscription.event_types is 'order.created, order.* (everything below order) or *.';
+comment on column outbox.subscription.filter is 'Over the payload: matches when its first item exists and is neither false nor null.';
+comment on column outbox.subscription.headers is 'Static request headers, name to value.';
+comment on column outbox.subscription.signature is 'The signature profile.';
+comment on column outbox.subscription.envelope is 'The shape of the body.';
+comment on column outbox.subscription.timeout is 'The time one attempt may take; null is the setting default_timeout.';
+comment on column outbox.subscription.max_in_flight is 'Attempts under way at once in one relay; null is the relay''s own max_in_flight.';
+comment on column outbox.subscription.active is 'False while paused, disabled or unsubscribed: nothing is created or sent.';
+comment on column outbox.subscription.version is 'Rises with each change; a relay reloads what it holds in an older version.';
+comment on index outbox.subscription_tenant_id_name_key is 'A name may be used again after its subscription was unsubscribed.';
+
+create table outbox.subscription_health (
+    subscription_id      bigint primary key references outbox.subscription,
+    consecutive_failures bigint not null default 0,
+    failure_count        bigint not null default 0,
+    success_count        bigint not null default 0,
+    last_success_at      timestamptz,
+    last_failure_at      timestamptz,
+    circuit              text not null default 'closed',
+    constraint subscription_health_circuit check (circuit in ('closed', 'open', 'half_open'))
+);
+comment on table outbox.subscription_health is 'Counters of one subscription, kept apart so that a delivery never rewrites the subscription. Written about once a second; a relay that is killed takes its last second of counts with it, outbox.attempt has them all.';
+
+-- The secret stands in a table of its own: outbox.signing_key is for everybody who may look.
+create table outbox.signing_key (
+    key_id          text not null,
+    subscription_id bigint not null references outbox.subscription,
+    algorithm       text not null default 'hmac-sha256',
+    created_at      timestamptz not null default now(),
+    expires_at      timestamptz,
+    revoked_at      timestamptz,
+    primary key (subscription_id, key_id),
+    constraint signing_key_algorithm check (algorithm in ('hmac-sha256'))
+);
+comment on table outbox.signing_key is 'One secret of one subscription, without the secret.';
+comment on column outbox.signing_key.key_id is 'The first 16 hex digits of the SHA-256 of the secret''s text.';
+comment on column outbox.signing_key.expires_at is 'Signs until then; null is without end.';
+
+create table outbox_relay.signing_secret (
+    subscription_id bigint not null,
+    key_id          text not null,
+    secret          text not null,
+    primary key (subscription_id, key_id),
+    foreign key (subscription_id, key_id) references outbox.signing_key on delete cascade
+);
+comment on table outbox_relay.signing_secret is 'The secrets themselves. No role is granted this table; the relay reads it through outbox_relay.load_subscriptions.';
+
+-- What a subscription was, so that outbox.explain and outbox.unaccounted can repeat the match as of
+-- the moment an event was expanded.
+create table outbox_relay.subscription_version (
+    version         bigint primary key,
+    subscription_id bigint not null,
+    tenant_id       text not null,
+    active          boolean not null,
+    patterns        text[] not null,
+    filter          jsonpath,
+    xact            xid8 not null default pg_current_xact_id(),
+    created_at      timestamptz not null default now()
+);
+create index subscription_version_tenant_id_idx on outbox_relay.subscription_version (tenant_id, subscription_id, version);
+create index subscription_version_xact_idx on outbox_relay.subscription_version (xact);
+comment on table outbox_relay.subscription_version is 'Append-only history of what decides a match.';
+comment on index outbox_relay.subscription_version_tenant_id_idx is 'What a tenant''s subscriptions were, newest last.';
+comment on index outbox_relay.subscription_version_xact_idx is 'Whether anything changed since a snapshot, in one probe.';
+
+create table outbox_relay.route (
+    tenant_id       text not null,
+    pattern         text not null,
+    subscription_id bigint not null,
+    version         bigint not null,
+    filter          jsonpath,
+    max_in_flight   integer,
+    primary key (tenant_id, pattern, subscription_id)
+);
+create index route_subscription_id_idx on outbox_relay.route (subscription_id);
+comment on table outbox_relay.route is 'Where expand looks: one row for each pattern of each active subscription, none of which covers another.';
+
+-- From one row to the next every event was expanded under the same set of subscriptions: those whose
+-- versions are visible in config.
+create table outbox_relay.regime (
+    regime_id  bigint generated always as identity primary key,
+    config     pg_snapshot not null,
+    seen       pg_snapshot not null,
+    target     pg_snapshot,
+    position   bigint,
+    floor_seq  bigint not null,
+    created_at timestamptz not null default now()
+);
+comment on table outbox_relay.regime is 'The points of the log at which the set of subscriptions had changed. Events not yet expanded at this point (seen, target, position, floor_seq as in the cursor) were matched under config, until the next row.';
+insert into outbox_relay.regime (config, seen, floor_seq) select pg_snapshot '3:3:', seen, 0 from outbox_relay.cursor;
+
+create type outbox.new_subscription as (subscription_id bigint, secret text, key_id text);
+comment on type outbox.new_subscription is 'What outbox.subscribe returns; the only time the secret is shown.';
+create type outbox.new_key as (secret text, key_id text);
+comment on type outbox.new_key is 'What outbox.rotate_secret returns; the only time the secret is shown.';

@@ -1,0 +1,20 @@
+//! outboxd turns rows inserted in a PostgreSQL transaction into signed webhooks.
+//!
+//! The modules in the order an event meets them:
+//!
+//! 1. [`schema`] puts the tables and functions of `sql/` into the database.
+//! 2. [`wake`] hears that something was committed.
+//! 3. [`relay`] is the loop: wait, expand, sign, send, record.
+//! 4. [`db`] is one Rust function for each SQL function the loop calls.
+//! 5. [`envelope`] and [`sign`] make the request.
+//! 6. [`egress`] judges the address, [`send`] makes one attempt, [`outcome`] names what came of it.
+//!
+//! Around them: [`config`], [`telemetry`], [`throwaway`] (a private PostgreSQL for the demo, the
+//! benchmark and the tests) and [`cli`].
+
+pub mod config;
+pub mod egress;
+pub mod outcome;
+pub mod send;
+pub mod telemetry;
+pub mod throwaway;
