@@ -29,7 +29,8 @@ grant execute on function outbox.define_event_type, outbox.archive_event_type, o
     outbox.unsubscribe, outbox.rotate_secret, outbox.send_test, outbox.replay(bigint, bigint, text), outbox.replay(uuid, bigint, text),
     outbox.replay_failed, outbox.replay_missing, outbox.cancel, outbox.hold, outbox.release, outbox.adopt, outbox.set to outbox_operator;
 
--- outbox_relay: calls the functions of the daemon and touches no table.
+-- outbox_relay: calls the functions of the daemon; of the tables it reads only which schema is there.
 grant execute on function outbox_relay.register, outbox_relay.resume_epoch, outbox_relay.fence, outbox_relay.tick, outbox_relay.expand,
     outbox_relay.claim, outbox_relay.record, outbox_relay.add_health, outbox_relay.load_subscriptions, outbox_relay.maintain,
     outbox.status to outbox_relay;
+grant select on outbox_relay.applied_file, outbox_relay.migration to outbox_relay;

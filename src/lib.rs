@@ -12,9 +12,22 @@
 //! Around them: [`config`], [`telemetry`], [`throwaway`] (a private PostgreSQL for the demo, the
 //! benchmark and the tests) and [`cli`].
 
+pub mod attempt;
+pub mod cli;
 pub mod config;
+pub mod connect;
+pub mod db;
 pub mod egress;
+pub mod endpoint;
+pub mod envelope;
+pub mod lease;
 pub mod outcome;
+pub mod receiver;
+pub mod record;
+pub mod relay;
+pub mod schema;
 pub mod send;
+pub mod sign;
 pub mod telemetry;
 pub mod throwaway;
+pub mod wake;

@@ -1,1 +1,94 @@
-fn main(){}
+//! The command line. Two phases: a synchronous bootstrap that can refuse, then the runtime.
+
+use clap::{Parser, Subcommand};
+use outboxd::cli::{self, Exit};
+use outboxd::config::{Config, LogFormat, Overrides};
+use outboxd::telemetry;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Turns rows inserted in a PostgreSQL transaction into signed webhooks.
+#[derive(Parser)]
+#[command(version, about, long_about = None)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Configuration file (default: /etc/outboxd/outboxd.toml, if there is one)
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How log lines are written
+    #[arg(long, global = true, value_name = "text|json", value_parser = clap::value_parser!(LogFormat))]
+    log_format: Option<LogFormat>,
+    /// Log more
+    #[arg(short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run,
+    /// Create or upgrade the schema; safe to run from many hosts at once
+    Migrate,
+    /// Check configuration, connection, privileges, schema, settings and egress policy
+    Check,
+    /// Say how things stand
+    Status(cli::status::Arguments),
+    /// Receive webhooks on this machine: verify, print, answer as told
+    Listen(cli::listen::Arguments),
+    /// Show a whole system on a throwaway PostgreSQL
+    Demo(cli::demo::Arguments),
+    /// Measure throughput, latency and what a producer pays
+    Bench(cli::bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let overrides = Overrides { log_format: arguments.log_format, verbosity: arguments.verbose };
+    let load = || Config::load(arguments.config.as_deref(), &overrides);
+
+    // These need no database of the user's, and so no configuration.
+    let exit = match &arguments.command {
+        Command::Listen(a) => block_on(cli::listen::listen(a)),
+        Command::Demo(a) => block_on(cli::demo::demo(a)),
+        Command::Bench(a) => block_on(cli::bench::bench(a)),
+        command => {
+            let config = match load() {
+                Ok(config) => config,
+                Err(e) => {
+                    eprintln!("outboxd: {e}");
+                    return Exit::BadConfiguration.into();
+                }
+            };
+            if matches!(command, Command::Run) {
+                if let Err(e) = telemetry::init(&config.log) {
+                    eprintln!("outboxd: {e}");
+                    return Exit::BadConfiguration.into();
+                }
+            }
+            match command {
+                Command::Run => block_on(cli::run::run(config)),
+                Command::Migrate => block_on(cli::migrate::migrate(&config)),
+                Command::Check => block_on(cli::check::check(&config)),
+                Command::Status(a) => block_on(cli::status::status(&config, a)),
+                Command::Listen(_) | Command::Demo(_) | Command::Bench(_) => Exit::Done,
+            }
+        }
+    };
+    exit.into()
+}
+
+fn block_on(work: impl Future<Output = Exit>) -> Exit {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let exit = runtime.block_on(work);
+            // A name lookup that hangs must not keep the process.
+            runtime.shutdown_background();
+            exit
+        }
+        Err(e) => {
+            eprintln!("outboxd: cannot start the runtime: {e}");
+            Exit::Failed
+        }
+    }
+}

@@ -1,9 +1,9 @@
 -- The two schemas and the settings of the whole outbox.
 
-create schema outbox;
+create schema if not exists outbox;
 comment on schema outbox is 'Events in, signed webhooks out: what applications, operators and DBAs touch.';
 
-create schema outbox_relay;
+create schema if not exists outbox_relay;
 comment on schema outbox_relay is 'Internals of outboxd. Functions here are called by the daemon alone.';
 
 create table outbox.setting (

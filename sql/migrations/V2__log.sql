@@ -13,8 +13,8 @@ create sequence outbox.event_event_seq_seq as bigint cache 1;
 comment on sequence outbox.event_event_seq_seq is 'Positions in the log. CACHE must stay 1: the cursor relies on a position being drawn after its transaction got its id.';
 
 -- xact stands before event_seq on purpose: defaults are evaluated in column order, so a transaction
--- has its id before it draws a position. Therefore: whatever is not yet begun when a snapshot is taken
--- will lie, in the log, after the sequence's value at that moment. The cursor stands on this.
+-- has its id before it draws a position. Therefore: a transaction that gets its id after the sequence was
+-- read lies, in the log, after what was read. The cursor stands on this.
 create table outbox.event (
     xact         xid8        not null default pg_current_xact_id(),
     event_seq    bigint      not null default nextval('outbox.event_event_seq_seq'),
@@ -78,23 +78,26 @@ create table outbox_relay.cursor (
     floor_seq   bigint      not null,
     next_xact   xid8        not null,
     next_seq    bigint      not null,
+    head_xact   xid8        not null,
+    head_seq    bigint      not null,
     created_at  timestamptz not null default now(),
     constraint cursor_target check ((target is null) = (position is null) and (target is null) = (late is null)
         and (target is null) = (target_seq is null) and (target is null) = (target_end is null))
 );
 comment on table outbox_relay.cursor is 'How far the log is expanded; the newest row counts. See outbox_relay.expand for the algorithm.';
 comment on column outbox_relay.cursor.seen is 'Every event whose transaction is complete in this snapshot has been expanded.';
-comment on column outbox_relay.cursor.seen_seq is 'The sequence''s value just before seen was taken: what began later lies after it.';
+comment on column outbox_relay.cursor.seen_seq is 'Transactions from the upper end of seen on lie after this position.';
 comment on column outbox_relay.cursor.target is 'The snapshot being worked towards, or null between targets.';
-comment on column outbox_relay.cursor.target_seq is 'The sequence''s value just before target was taken.';
+comment on column outbox_relay.cursor.target_seq is 'Transactions from the upper end of target on lie after this position.';
 comment on column outbox_relay.cursor.target_end is 'The sequence''s value just after target was taken: nothing complete in target lies beyond.';
 comment on column outbox_relay.cursor.position is 'Of the target''s events, those up to here have been expanded.';
 comment on column outbox_relay.cursor.late is 'The transactions that were open in seen and are complete in target.';
 comment on column outbox_relay.cursor.floor_seq is 'Transactions from floor_xact on lie after this position; every transaction open in seen is one of them.';
 comment on column outbox_relay.cursor.next_seq is 'With next_xact, the pair that becomes the floor once nothing older is open.';
+comment on column outbox_relay.cursor.head_seq is 'The sequence''s value before the transaction head_xact got its id: transactions from head_xact on lie after it.';
 
-insert into outbox_relay.cursor (seen, seen_seq, floor_xact, floor_seq, next_xact, next_seq)
-select s, 0, pg_snapshot_xmin(s), 0, pg_snapshot_xmin(s), 0 from pg_current_snapshot() s;
+insert into outbox_relay.cursor (seen, seen_seq, floor_xact, floor_seq, next_xact, next_seq, head_xact, head_seq)
+select s, 0, pg_snapshot_xmin(s), 0, pg_snapshot_xmin(s), 0, pg_snapshot_xmin(s), 0 from pg_current_snapshot() s;
 
 -- The catalog of event types.
 create table outbox.event_type (

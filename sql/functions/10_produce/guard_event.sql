@@ -4,7 +4,8 @@ as $$
 -- Puts the rules of an acceptable event before outbox.event, with the current limit of the payload.
 --
 -- AFTER, not BEFORE: a BEFORE ROW trigger would make COPY insert row by row. The condition is evaluated
--- without calling a function of ours, and a row that meets it queues nothing.
+-- without calling a function of ours, and a row that meets it queues nothing. #> '{}' is the payload
+-- itself, unpacked: a value copied from another table may arrive compressed, and would count as less.
 -- Called by migrate and when max_payload_bytes changes; takes SHARE ROW EXCLUSIVE on outbox.event.
 begin
     execute format($ddl$
@@ -12,7 +13,7 @@ begin
         when (not (new.xact = pg_current_xact_id()
             and new.type ~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' and octet_length(new.type) <= 128
             and octet_length(new.tenant_id) between 1 and 128 and new.tenant_id !~ '[[:cntrl:]]'
-            and pg_column_size(new.payload) <= %s
+            and pg_column_size(new.payload #> '{}') <= %s
             and new.occurred_at between '0001-01-01 00:00:00+00' and '9999-12-31 00:00:00+00'
             and (new.deliver_at is null or new.deliver_at between '0001-01-01 00:00:00+00' and '9999-12-31 00:00:00+00')
             and (new.ordering_key is null or octet_length(new.ordering_key) <= 255)

@@ -13,6 +13,13 @@ as $$
 declare
     first_id uuid;
 begin
+    if publish.type is null then
+        raise exception using errcode = 'OB001', message = 'event type is null', hint = 'Name what happened, as order.created.';
+    elsif publish.payload is null then
+        raise exception using errcode = 'OB005', message = 'payload is null',
+            hint = 'Pass a JSON value; for an event without content that is {} or the JSON null.';
+    end if;
+    publish.tenant_id := coalesce(publish.tenant_id, 'default');
     publish.event_id := coalesce(publish.event_id,
         -- the default of outbox.event.event_id
         encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())

@@ -1,11 +1,12 @@
 create or replace function outbox_relay.refuse_event() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 -- Says what is wrong with an event that the trigger's condition found unacceptable.
 --
 -- The rules themselves stand in the WHEN of the trigger, where they cost an acceptable row no function
 -- call. The limit of the payload is written into the WHEN by outbox_relay.guard_event(). Rejected: CHECK
 -- constraints, which can give neither our SQLSTATE nor a hint, and which a restore would run again.
+-- Security definer because a producer may not read the settings that a message quotes.
 begin
     if new.xact <> pg_current_xact_id() then
         raise exception using errcode = 'OB005', message = 'event.xact was given',
@@ -29,7 +30,7 @@ begin
             hint = 'RFC 3339, which receivers read, has four digits for the year and no infinity.';
     else
         raise exception using errcode = 'OB003',
-            message = format('payload of %s bytes is over the limit of %s', pg_column_size(new.payload),
+            message = format('payload of %s bytes is over the limit of %s', pg_column_size(new.payload #> '{}'),
                 (select value from outbox.setting where name = 'max_payload_bytes')),
             hint = 'Send a reference to large content, or raise the limit: select outbox.set(''max_payload_bytes'', ''…'').';
     end if;

@@ -26,6 +26,12 @@ as $$
 --   late   transactions open in seen and complete in target: their events up to seen_seq are found
 --          through event_xact_idx, transaction by transaction, above floor_seq
 --   new    everything above seen_seq, read along the primary key
+-- seen_seq must lie before every transaction from the upper end of seen on. That end is the last id that
+-- had *completed*, plus one: transactions beyond it may have been under way and drawn their positions,
+-- and no list has them. So the sequence's value when the snapshot is taken will not do (events were lost
+-- that way). What will: its value before some transaction got an id that had completed by then. Expand is
+-- such a transaction each time it writes: head_xact is its id, head_seq what it read before it had one.
+-- The price is to read again what lies between head_seq and the snapshot, about one batch.
 -- Both come in order of event_seq and all that is late lies before all that is new.
 --
 -- Deliveries are born leased to the caller as far as lease_limit and each subscription's room allow
@@ -37,7 +43,7 @@ as $$
 -- event_seq (loses what commits late).
 --
 -- Returns one row for each event with leases, then one row with event_seq null that sums up: events
--- expanded, deliveries queued, whether the target has more. No row at all: on hold, or fenced.
+-- expanded, deliveries queued, whether there may be more. No row at all: on hold, or fenced.
 -- Called by the relay's loop. Writes cursor, queue, regime.
 -- Invariant: one expand at a time; read, match and record happen in one transaction.
 #variable_conflict use_column
@@ -49,6 +55,7 @@ declare
     matched_under pg_snapshot;
     batch_end     bigint;
     new_id        bigint;
+    began_seq     bigint;
 begin
     if asynchronous then
         perform set_config('synchronous_commit', 'off', true);
@@ -62,9 +69,12 @@ begin
 
     select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
     opened := c.target is null;
+    if pg_current_xact_id_if_assigned() is null then
+        select last_value - (not is_called)::integer into began_seq from outbox.event_event_seq_seq;
+    end if;
     if opened then
-        select last_value - (not is_called)::integer into c.target_seq from outbox.event_event_seq_seq;
         select pg_current_snapshot() into c.target;
+        c.target_seq := case when c.head_xact < pg_snapshot_xmax(c.target) then c.head_seq else c.seen_seq end;
         select last_value - (not is_called)::integer into c.target_end from outbox.event_event_seq_seq;
         c.position := 0;
         c.late := array(select x from pg_snapshot_xip(c.seen) x where pg_visible_in_snapshot(x, c.target));
@@ -133,7 +143,8 @@ begin
         end if;
     end loop;
 
-    more := expanded = event_limit;
+    -- A target that an earlier call opened says nothing of what was committed since: look again.
+    more := expanded = event_limit or not opened;
     event_seq := null; event_id := null; tenant_id := null; type := null; payload := null;
     occurred_at := null; traceparent := null; subscription_ids := null; versions := null;
     return next;
@@ -151,7 +162,7 @@ begin
         values (matched_under, began_at.seen, began_at.target, began_at.position, c.floor_seq);
     end if;
 
-    if more then
+    if expanded = event_limit then
         c.position := batch_end;
     else
         if pg_snapshot_xmin(c.target) >= c.next_xact then
@@ -164,8 +175,14 @@ begin
         c.seen_seq := c.target_seq;
         c.target := null; c.target_seq := null; c.target_end := null; c.position := null; c.late := null;
     end if;
-    insert into outbox_relay.cursor (seen, seen_seq, target, target_seq, target_end, position, late, floor_xact, floor_seq, next_xact, next_seq)
-    values (c.seen, c.seen_seq, c.target, c.target_seq, c.target_end, c.position, c.late, c.floor_xact, c.floor_seq, c.next_xact, c.next_seq)
+    if began_seq is not null then
+        c.head_xact := pg_current_xact_id();
+        c.head_seq := began_seq;
+    end if;
+    insert into outbox_relay.cursor (seen, seen_seq, target, target_seq, target_end, position, late, floor_xact, floor_seq, next_xact, next_seq,
+        head_xact, head_seq)
+    values (c.seen, c.seen_seq, c.target, c.target_seq, c.target_end, c.position, c.late, c.floor_xact, c.floor_seq, c.next_xact, c.next_seq,
+        c.head_xact, c.head_seq)
     returning cursor_id into new_id;
     -- One row out for each row in, by its key: a range would walk the dead rows an old snapshot keeps.
     delete from outbox_relay.cursor where cursor_id = new_id - 16;

@@ -30,6 +30,7 @@ begin
 
     -- The relay judges the URL again, and the address whenever it dials.
     bad := case
+        when new.url is null then 'is missing'
         when octet_length(new.url) > 2048 then 'is longer than 2048 bytes'
         when new.url !~ '^https?://' then 'does not begin with https://'
         when new.url ~ '^http://' and not insecure then 'is not https:'
@@ -41,7 +42,7 @@ begin
         end;
     if bad is not null then
         -- The query may hold a token: it is not repeated.
-        raise exception using errcode = 'OB010', message = format('url %s %s', quote_literal(left(split_part(new.url, '?', 1), 200)), bad),
+        raise exception using errcode = 'OB010', message = format('url %s %s', quote_nullable(left(split_part(new.url, '?', 1), 200)), bad),
             hint = case when bad = 'is not https:'
                 then 'Use https:, or in a closed network select outbox.set(''allow_insecure_http'', ''true'').'
                 else 'Use an absolute https: URL of a public host, as https://hooks.example.com/in.' end;

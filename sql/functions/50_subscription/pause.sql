@@ -3,10 +3,12 @@ returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 -- Stops a subscription: nothing new is created or sent, what is outstanding waits. Pausing twice changes nothing.
+declare
+    s outbox.subscription := outbox_relay.require_subscription(pause.subscription_id, pause.tenant_id);
 begin
-    if (outbox_relay.require_subscription(pause.subscription_id, pause.tenant_id)).active then
-        update outbox.subscription s set active = false, disabled_at = now(), disabled_reason = pause.reason
-        where s.subscription_id = pause.subscription_id;
+    if s.active or s.unsubscribed_at is not null then      -- the latter is refused by the trigger
+        update outbox.subscription t set active = false, disabled_at = now(), disabled_reason = pause.reason
+        where t.subscription_id = pause.subscription_id;
     end if;
 end
 $$;

@@ -2,8 +2,9 @@ create or replace function outbox_relay.require_subscription(subscription_id big
 returns outbox.subscription
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
--- The subscription, locked for change; raises if there is none, if it was unsubscribed, or if a tenant
--- is named that it does not belong to. Every operator function begins here.
+-- The subscription, locked for change; raises if there is none, or if a tenant is named that it does
+-- not belong to. Every operator function begins here; a change of one that was unsubscribed is refused by the
+-- trigger on outbox.subscription.
 declare
     s outbox.subscription;
 begin

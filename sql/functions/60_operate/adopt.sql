@@ -54,8 +54,8 @@ begin
         delete from outbox_relay.regime;
         insert into outbox_relay.regime (config, seen, floor_seq)
         select s, s, m from pg_current_snapshot() s, (select coalesce(max(event_seq), 0) as m from outbox.event) e;
-        insert into outbox_relay.cursor (seen, seen_seq, floor_xact, floor_seq, next_xact, next_seq)
-        select s, m, pg_snapshot_xmin(s), m, pg_snapshot_xmin(s), m
+        insert into outbox_relay.cursor (seen, seen_seq, floor_xact, floor_seq, next_xact, next_seq, head_xact, head_seq)
+        select s, m, pg_snapshot_xmin(s), m, pg_snapshot_xmin(s), m, pg_snapshot_xmin(s), m
         from pg_current_snapshot() s, (select coalesce(max(event_seq), 0) as m from outbox.event) e;
         update outbox_relay.origin o set system_identifier = p.system_identifier from pg_control_system() p;
     end if;

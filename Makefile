@@ -1,0 +1,37 @@
+# What people type. Each target does its own set-up on a fresh Debian machine with Rust.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test lint schema bench setup
+
+help:
+	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
+	@echo "make test     the tests, against a PostgreSQL they start themselves"
+	@echo "make lint     rustfmt, clippy, and sql/schema.sql against a fresh database"
+	@echo "make schema   write sql/schema.sql anew, after a change below sql/"
+	@echo "make bench    throughput, latency, and what a producer pays (release build)"
+
+# PostgreSQL's server programs: installed where they are missing. OUTBOXD_PG_BIN names others.
+setup:
+	@bash tests/setup.sh
+
+demo: setup
+	@cargo build --quiet
+	@target/debug/outboxd demo $(ARGS)
+
+test: setup
+	cargo test --no-fail-fast $(ARGS)
+
+lint: setup
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo test --quiet --test it schema_dump
+
+schema: setup
+	OUTBOXD_WRITE_SCHEMA=1 cargo test --quiet --test it schema_dump
+
+bench: setup
+	cargo build --release
+	target/release/outboxd bench $(ARGS)

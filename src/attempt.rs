@@ -1,0 +1,76 @@
+//! One attempt of one delivery: body, headers, signature, request, result. No database.
+
+use crate::db::{Event, Finished, Lease};
+use crate::endpoint::{Endpoint, Known};
+use crate::outcome::{Attempted, Outcome, headers_json};
+use crate::send::{Outgoing, Sender};
+use crate::sign::{self, Key};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use std::time::{Duration, SystemTime};
+
+/// Makes the attempt that `lease` stands for. Whatever goes wrong is in the result.
+pub async fn make(sender: &Sender, lease: &Lease, known: &Known, excerpt_bytes: usize) -> Finished {
+    let started_at = SystemTime::now();
+    let prepared = match (&known.endpoint, &lease.event) {
+        (Ok(endpoint), Some(event)) => prepare(endpoint, event, excerpt_bytes, started_at),
+        (Err(reason), _) => Err(reason.clone()),
+        (_, None) => Err("the event is no longer in the log".into()),
+    };
+    match prepared {
+        Ok((outgoing, request_headers, key_ids)) => {
+            let attempted = sender.send(outgoing).await;
+            finished(lease, attempted, Some(request_headers), Some(key_ids))
+        }
+        Err(reason) => {
+            let attempted = Attempted {
+                outcome: Outcome::RelayError,
+                status_code: None,
+                error: Some(reason),
+                response_excerpt: None,
+                response_headers: None,
+                retry_after: None,
+                started_at,
+                latency: Duration::ZERO,
+            };
+            finished(lease, attempted, None, None)
+        }
+    }
+}
+
+/// The request, its headers for the log (without signatures), and the ids of the keys that signed.
+fn prepare(endpoint: &Endpoint, event: &Event, excerpt_bytes: usize, now: SystemTime) -> Result<(Outgoing, String, String), String> {
+    let body = endpoint.envelope.body(event).map_err(|e| e.to_string())?;
+    let keys: Vec<&Key> = endpoint.keys.iter().filter(|key| key.expires_at.is_none_or(|at| at > now)).collect();
+    if keys.is_empty() {
+        return Err("every secret of the subscription has expired: rotate it with outbox.rotate_secret".into());
+    }
+    let mut headers = endpoint.headers.clone();
+    if let Some(Ok(traceparent)) = event.traceparent.as_deref().map(HeaderValue::from_str) {
+        headers.insert(HeaderName::from_static("traceparent"), traceparent);
+    }
+    let timestamp = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    sign::sign(endpoint.profile, &keys, &event.id.to_string(), timestamp, &body, &mut headers);
+    let logged: HeaderMap =
+        headers.iter().filter(|(name, _)| !sign::is_signature(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let key_ids = keys.iter().map(|key| key.key_id.as_str()).collect::<Vec<_>>().join(",");
+    let outgoing = Outgoing { uri: endpoint.uri.clone(), headers, body, timeout: endpoint.timeout, excerpt_bytes };
+    Ok((outgoing, headers_json(&logged), key_ids))
+}
+
+fn finished(lease: &Lease, attempted: Attempted, request_headers: Option<String>, key_ids: Option<String>) -> Finished {
+    Finished {
+        subscription_id: lease.subscription_id,
+        event_seq: lease.event_seq,
+        started_at: attempted.started_at,
+        latency_ms: i32::try_from(attempted.latency.as_millis()).unwrap_or(i32::MAX),
+        outcome: attempted.outcome,
+        status_code: attempted.status_code.and_then(|status| i16::try_from(status).ok()),
+        error: attempted.error,
+        response_excerpt: attempted.response_excerpt,
+        response_headers: attempted.response_headers.as_ref().map(headers_json),
+        request_headers,
+        key_ids,
+        retry_after_s: attempted.retry_after.map(|wait| i32::try_from(wait.as_secs()).unwrap_or(i32::MAX)),
+        cause: lease.cause,
+    }
+}

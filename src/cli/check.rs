@@ -1,0 +1,146 @@
+//! `outboxd check`: one line for each thing that must be right, exit 1 if one is not.
+
+use super::Exit;
+use crate::config::Config;
+use crate::{connect, schema};
+use tokio_postgres::Client;
+
+/// What the daemon's user must be allowed to call.
+const NEEDED: [&str; 10] =
+    ["register", "resume_epoch", "fence", "tick", "expand", "claim", "record", "add_health", "load_subscriptions", "maintain"];
+
+struct Findings {
+    problems: usize,
+}
+
+impl Findings {
+    fn ok(&self, what: &str, detail: impl std::fmt::Display) {
+        println!("ok       {what:<15}{detail}");
+    }
+
+    fn warn(&self, what: &str, detail: impl std::fmt::Display) {
+        println!("warning  {what:<15}{detail}");
+    }
+
+    fn problem(&mut self, what: &str, detail: impl std::fmt::Display) {
+        self.problems += 1;
+        println!("PROBLEM  {what:<15}{detail}");
+    }
+}
+
+/// Checks configuration (it could be read, or we would not be here), connection, schema, privileges,
+/// settings and egress policy.
+pub async fn check(config: &Config) -> Exit {
+    let mut findings = Findings { problems: 0 };
+    findings.ok("configuration", format_args!("relay {}, environment {}", config.relay.name, config.relay.environment));
+    check_egress(config, &mut findings);
+    if let Some(client) = check_connections(config, &mut findings).await {
+        match schema::verify(&client).await {
+            Ok(()) => {
+                findings.ok("schema", format_args!("version {}", schema::known_version()));
+                for result in [check_privileges(&client, &mut findings).await, check_settings(config, &client, &mut findings).await] {
+                    if let Err(e) = result {
+                        findings.problem("database", schema::describe(&e));
+                    }
+                }
+            }
+            Err(e) => findings.problem("schema", e),
+        }
+    }
+    if findings.problems == 0 { Exit::Done } else { Exit::Failed }
+}
+
+fn check_egress(config: &Config, findings: &mut Findings) {
+    let list = |rules: &[crate::egress::NetRule]| rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let (allow, deny) = (&config.egress.allow, &config.egress.deny);
+    findings.ok(
+        "egress",
+        format_args!("public addresses at ports {:?}; allowed besides: {}; denied: {}", config.egress.ports, or_none(&list(allow)), or_none(&list(deny))),
+    );
+    for rule in allow.iter().filter(|rule| rule.net.prefix_len() == 0) {
+        findings.warn("egress", format_args!("{rule} allows every address, private networks included"));
+    }
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}
+
+/// Both ways to the database; returns the direct one.
+async fn check_connections(config: &Config, findings: &mut Findings) -> Option<Client> {
+    match config.database.connect_settings() {
+        Ok(target) if config.database.listen_url.is_some() => match connect::open_driven(&target).await {
+            Ok(_) => findings.ok("database.url", "through a pooler, as listen_url says"),
+            Err(e) => findings.problem("database.url", e),
+        },
+        Ok(_) => {}
+        Err(e) => findings.problem("database.url", e),
+    }
+    let target = match config.database.listen_settings() {
+        Ok(target) => target,
+        Err(e) => {
+            findings.problem("connection", e);
+            return None;
+        }
+    };
+    let client = match connect::open_driven(&target).await {
+        Ok(client) => client,
+        Err(e) => {
+            findings.problem("connection", e);
+            return None;
+        }
+    };
+    let about = "select current_user::text, current_database()::text, current_setting('server_version'), current_setting('server_version_num')::int4, pg_is_in_recovery()";
+    match client.query_one(about, &[]).await {
+        Ok(row) => {
+            let (user, database, version): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+            match (row.get::<_, i32>(3) >= 140_000, row.get::<_, bool>(4)) {
+                (false, _) => findings.problem("connection", format_args!("PostgreSQL {version} is older than 14")),
+                (_, true) => findings.problem("connection", "the server is a standby: name the primary, or several hosts with target_session_attrs=read-write"),
+                _ => findings.ok("connection", format_args!("{user} at {database}, PostgreSQL {version}")),
+            }
+        }
+        Err(e) => findings.problem("connection", schema::describe(&e)),
+    }
+    Some(client)
+}
+
+async fn check_privileges(client: &Client, findings: &mut Findings) -> Result<(), tokio_postgres::Error> {
+    let missing = client
+        .query(
+            "select p.proname::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+             where n.nspname = 'outbox_relay' and p.proname::text = any ($1) and not (has_schema_privilege(n.oid, 'usage') and has_function_privilege(p.oid, 'execute'))
+             order by 1",
+            &[&NEEDED.as_slice()],
+        )
+        .await?;
+    if missing.is_empty() {
+        findings.ok("privileges", "may call every function of the daemon");
+    } else {
+        let names: Vec<String> = missing.iter().map(|row| row.get(0)).collect();
+        findings.problem("privileges", format_args!("may not call outbox_relay.{}: grant outbox_relay to this user", names.join(", ")));
+    }
+    Ok(())
+}
+
+async fn check_settings(config: &Config, client: &Client, findings: &mut Findings) -> Result<(), tokio_postgres::Error> {
+    let rows = client.query("select to_jsonb(s)::text from outbox.status() s", &[]).await?;
+    let status: serde_json::Value = rows.first().and_then(|row| serde_json::from_str(row.get(0)).ok()).unwrap_or_default();
+    match status["environment"].as_str() {
+        None => findings.ok("environment", format_args!("unclaimed; the first relay claims it for {}", config.relay.environment)),
+        Some(found) if found == config.relay.environment => findings.ok("environment", found),
+        Some(found) => findings.problem(
+            "environment",
+            format_args!("the database belongs to {found}, relay.environment is {}: select outbox.adopt('{0}') if that is to change", config.relay.environment),
+        ),
+    }
+    match status["hold"].as_str() {
+        None => findings.ok("hold", "none"),
+        Some(reason) => findings.warn("hold", format_args!("nothing is sent: {reason}")),
+    }
+    let cache = client.query_one("select cache_size from pg_sequences where schemaname = 'outbox' and sequencename = 'event_event_seq_seq'", &[]).await?;
+    if cache.get::<_, i64>(0) != 1 {
+        findings.problem("log", "the sequence outbox.event_event_seq_seq caches values: alter sequence … cache 1, or events can be missed");
+    }
+    Ok(())
+}

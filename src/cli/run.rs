@@ -1,0 +1,95 @@
+//! `outboxd run`: the daemon.
+
+use super::{Exit, fail};
+use crate::config::Config;
+use crate::db::Db;
+use crate::endpoint::Endpoints;
+use crate::relay::{Relay, Settings};
+use crate::send::Sender;
+use crate::{connect, egress, schema, send};
+use hyper::header::HeaderValue;
+use sd_notify::NotifyState;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info};
+
+/// Runs a relay until SIGTERM or SIGINT.
+pub async fn run(config: Config) -> Exit {
+    let (tell, stop) = watch::channel(false);
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else { return fail("cannot listen for signals") };
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        let _ = tell.send(true);
+    });
+
+    let relay = match assemble(&config).await {
+        Ok(relay) => relay,
+        Err(e) => {
+            error!(error = %e, "cannot start");
+            return Exit::Failed;
+        }
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), "outboxd starts");
+    let mut ready = false;
+    relay
+        .run(stop, |relay| {
+            if !ready && relay.is_connected() {
+                ready = true;
+                let _ = sd_notify::notify(&[NotifyState::Ready]);
+            }
+            // From the loop itself: a loop that stands still is restarted.
+            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        })
+        .await;
+    Exit::Done
+}
+
+/// Puts a relay together from its configuration, after seeing that the schema is the right one.
+///
+/// # Errors
+/// If the database cannot be reached, has another schema, or the HTTP client cannot be set up.
+pub async fn assemble(config: &Config) -> Result<Relay, Box<dyn std::error::Error + Send + Sync>> {
+    let direct = config.database.listen_settings()?;
+    schema::verify(&connect::open_driven(&direct).await?).await?;
+
+    let mut pooled = config.database.connect_settings()?;
+    if config.database.listen_url.is_none() {
+        // A pooler would refuse the startup parameter; there the client's own limit has to do.
+        let timeout_ms = config.database.statement_timeout.as_millis();
+        let options = pooled.server.get_options().unwrap_or_default();
+        pooled.server.options(format!("{options} -c statement_timeout={timeout_ms}").trim());
+    }
+    let wait = config.database.connect_timeout;
+    let pool = connect::pool(&pooled, config.database.pool_size, wait)?;
+    let db = Db::new(pool, config.database.statement_timeout + Duration::from_secs(5), !config.relay.synchronous_commit);
+
+    let policy = egress::Policy::new(&config.egress.allow, &config.egress.deny, &config.egress.ports)?;
+    let extra_roots_pem = config.http.ca_file.as_ref().map(std::fs::read).transpose().map_err(|e| format!("http.ca_file: {e}"))?;
+    let sender = Sender::new(
+        send::Settings {
+            pool_idle_timeout: config.http.pool_idle_timeout,
+            max_response_bytes: config.http.max_response_bytes,
+            max_response_header_bytes: config.http.max_response_header_bytes,
+            extra_roots_pem,
+            http2: config.http.http2,
+            http2_keep_alive_interval: config.http.http2_keep_alive_interval,
+        },
+        Arc::new(policy),
+    )?;
+    let settings = Settings {
+        name: config.relay.name.as_str().into(),
+        environment: config.relay.environment.as_str().into(),
+        concurrency: config.relay.concurrency,
+        max_in_flight: config.relay.max_in_flight,
+        batch: config.relay.batch,
+        listen: config.relay.listen,
+        poll_interval: config.relay.poll_interval,
+        drain_deadline: config.relay.drain_deadline,
+    };
+    let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?);
+    Ok(Relay::new(settings, direct, db, sender, endpoints))
+}

@@ -1,0 +1,533 @@
+//! One Rust function for each SQL function of `outbox_relay` that the loop calls.
+//!
+//! Every statement is sent unnamed and with its types (`query_typed`), in one round trip: nothing is
+//! prepared on a connection that a transaction pooler may give to somebody else, and there is no
+//! statement cache to outgrow or to go stale. What is planned once is planned inside the functions.
+
+use crate::outcome::Outcome;
+use crate::schema::describe;
+use deadpool_postgres::Pool;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+use uuid::Uuid;
+
+/// An event as the relay needs it.
+#[derive(Debug)]
+pub struct Event {
+    /// Position in the log.
+    pub seq: i64,
+    /// The public id.
+    pub id: Uuid,
+    /// Whose event it is.
+    pub tenant_id: String,
+    /// Its type, as `order.created`.
+    pub kind: String,
+    /// As PostgreSQL wrote it; not parsed.
+    pub payload: String,
+    /// When it happened.
+    pub occurred_at: SystemTime,
+    /// W3C trace context to pass on.
+    pub traceparent: Option<String>,
+}
+
+/// Why an attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The first attempt or a retry.
+    Schedule,
+    /// Somebody called `outbox.replay…`.
+    Replay,
+    /// Somebody called `outbox.send_test`.
+    Test,
+}
+
+impl Cause {
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Replay => "replay",
+            Self::Test => "test",
+        }
+    }
+
+    fn from_name(name: &str) -> Self {
+        match name {
+            "replay" => Self::Replay,
+            "test" => Self::Test,
+            _ => Self::Schedule,
+        }
+    }
+}
+
+/// A delivery leased to this relay.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// To whom.
+    pub subscription_id: i64,
+    /// The version of the subscription that is to be used.
+    pub version: i64,
+    /// Position of the event in the log.
+    pub event_seq: i64,
+    /// What; `None` if the event is gone from the log, which nothing but a human hand can bring about.
+    pub event: Option<Arc<Event>>,
+    /// Attempts made before.
+    pub attempts: i32,
+    /// Why now.
+    pub cause: Cause,
+}
+
+/// What `outbox_relay.expand` did.
+#[derive(Debug, Default)]
+pub struct Expanded {
+    /// Born leased to this relay.
+    pub leases: Vec<Lease>,
+    /// Events expanded, whether wanted or not.
+    pub events: usize,
+    /// Deliveries queued for lack of room or because their time has not come.
+    pub queued: usize,
+    /// Whether the target has more.
+    pub more: bool,
+}
+
+/// What `outbox_relay.claim` did.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// Leased to this relay.
+    pub leases: Vec<Lease>,
+    /// When the next waiting delivery is due, from now.
+    pub next_due: Option<Duration>,
+    /// Whether some that are due were left for lack of room.
+    pub more: bool,
+}
+
+/// What the relay has room for.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    /// Leases it can take in all.
+    pub leases: i32,
+    /// In flight at once for a subscription that names no limit of its own.
+    pub max_in_flight: i32,
+    /// Subscriptions with attempts under way.
+    pub busy_ids: Vec<i64>,
+    /// How many each, parallel to `busy_ids`.
+    pub busy_counts: Vec<i32>,
+}
+
+/// The result of an attempt as `outbox_relay.record` takes it.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// To whom.
+    pub subscription_id: i64,
+    /// Position of the event in the log.
+    pub event_seq: i64,
+    /// When the attempt began.
+    pub started_at: SystemTime,
+    /// How long it took.
+    pub latency_ms: i32,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The status, if there was an answer.
+    pub status_code: Option<i16>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// The first bytes of the answer.
+    pub response_excerpt: Option<String>,
+    /// A JSON object.
+    pub response_headers: Option<String>,
+    /// A JSON object, without signatures.
+    pub request_headers: Option<String>,
+    /// The keys that signed, between commas.
+    pub key_ids: Option<String>,
+    /// The receiver's wish.
+    pub retry_after_s: Option<i32>,
+    /// Why the attempt was made.
+    pub cause: Cause,
+}
+
+/// What became of a result that was not a plain success.
+#[derive(Debug)]
+pub struct Recorded {
+    /// To whom.
+    pub subscription_id: i64,
+    /// Position of the event in the log.
+    pub event_seq: i64,
+    /// Its number in the attempt log.
+    pub attempt: i32,
+    /// `failed` or `dead_letter`; `None` if the lease was lost and the state is somebody else's.
+    pub state: Option<String>,
+    /// When the next attempt is due.
+    pub next_attempt_at: Option<SystemTime>,
+    /// The same, from now.
+    pub next_due: Option<Duration>,
+}
+
+/// An endpoint with its live secrets.
+pub struct SubscriptionRow {
+    /// Its id.
+    pub subscription_id: i64,
+    /// Rises with each change.
+    pub version: i64,
+    /// Whose it is.
+    pub tenant_id: String,
+    /// Where to.
+    pub url: String,
+    /// A JSON object of static headers.
+    pub headers: String,
+    /// The signature profile's name.
+    pub signature: String,
+    /// The envelope's name.
+    pub envelope: String,
+    /// The time one attempt may take.
+    pub timeout: Duration,
+    /// Key id, secret and expiry of each live key, oldest first.
+    pub keys: Vec<(String, zeroize::Zeroizing<String>, Option<SystemTime>)>,
+}
+
+/// How things stand, from `outbox_relay.tick`.
+#[derive(Debug)]
+pub struct Tick {
+    /// This relay's epoch was ended by another.
+    pub fenced: bool,
+    /// Why nothing is to be sent.
+    pub hold: Option<String>,
+    /// Deliveries of dead relays that were handed back.
+    pub handed_back: i32,
+    /// Setting `response_excerpt_bytes`.
+    pub response_excerpt_bytes: usize,
+    /// Setting `allow_insecure_http`.
+    pub allow_insecure_http: bool,
+}
+
+/// Counts of one subscription since the last call of [`Db::add_health`].
+#[derive(Clone, Debug, Default)]
+pub struct HealthDelta {
+    /// Attempts that delivered.
+    pub successes: i64,
+    /// Attempts that did not.
+    pub failures: i64,
+    /// Failures after the last success.
+    pub trailing_failures: i64,
+    /// Start of the last success.
+    pub last_success_at: Option<SystemTime>,
+    /// Start of the last failure.
+    pub last_failure_at: Option<SystemTime>,
+}
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// PostgreSQL refused it, or the connection broke.
+    #[error("{}", describe(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// No connection was to be had.
+    #[error("no connection: {0}")]
+    Pool(String),
+    /// No answer in time; the connection is given up.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+impl DbError {
+    /// Whether PostgreSQL found fault with the data itself, so that trying the same again is no use:
+    /// SQLSTATE class 22 (data exception) or 23 (integrity constraint).
+    pub fn is_bad_data(&self) -> bool {
+        matches!(self, Self::Postgres(e) if e.code().is_some_and(|c| c.code().starts_with("22") || c.code().starts_with("23")))
+    }
+
+    /// Whether the statement ran out of its time.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Timeout(_) => true,
+            Self::Postgres(e) => e.code() == Some(&SqlState::QUERY_CANCELED),
+            Self::Pool(_) => false,
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for DbError {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(e) => Self::Postgres(e),
+            other => Self::Pool(other.to_string()),
+        }
+    }
+}
+
+type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
+
+/// The relay's calls. Cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool,
+    /// After this the client gives a statement up, even if the server does not.
+    timeout: Duration,
+    asynchronous: bool,
+}
+
+impl Db {
+    /// `asynchronous`: whether the relay's own writes commit asynchronously.
+    pub fn new(pool: Pool, timeout: Duration, asynchronous: bool) -> Self {
+        Self { pool, timeout, asynchronous }
+    }
+
+    /// Turns the next events of the log into deliveries. `None`: on hold, or fenced.
+    ///
+    /// # Errors
+    /// If the database cannot be asked; nothing was expanded then.
+    pub async fn expand(&self, epoch: i32, events: i32, room: &Room) -> Result<Option<Expanded>, DbError> {
+        let sql = "select * from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7)";
+        let rows = self
+            .query(
+                sql,
+                &[
+                    (&epoch, Type::INT4),
+                    (&events, Type::INT4),
+                    (&room.leases, Type::INT4),
+                    (&room.max_in_flight, Type::INT4),
+                    (&room.busy_ids, Type::INT8_ARRAY),
+                    (&room.busy_counts, Type::INT4_ARRAY),
+                    (&self.asynchronous, Type::BOOL),
+                ],
+            )
+            .await?;
+        let Some((summary, rows)) = rows.split_last() else { return Ok(None) };
+        let mut leases = Vec::with_capacity(rows.len());
+        for row in rows {
+            let event = Arc::new(event(row));
+            let (ids, versions): (Vec<i64>, Vec<i64>) = (row.get("subscription_ids"), row.get("versions"));
+            leases.extend(ids.into_iter().zip(versions).map(|(subscription_id, version)| Lease {
+                subscription_id,
+                version,
+                event_seq: event.seq,
+                event: Some(event.clone()),
+                attempts: 0,
+                cause: Cause::Schedule,
+            }));
+        }
+        Ok(Some(Expanded {
+            leases,
+            events: summary.get::<_, i32>("expanded").unsigned_abs() as usize,
+            queued: summary.get::<_, i32>("queued").unsigned_abs() as usize,
+            more: summary.get("more"),
+        }))
+    }
+
+    /// Leases deliveries that wait and are due. `None`: on hold, or fenced.
+    ///
+    /// # Errors
+    /// If the database cannot be asked; nothing was leased then.
+    pub async fn claim(&self, epoch: i32, room: &Room) -> Result<Option<Claimed>, DbError> {
+        let sql = "select *, (extract(epoch from next_due_at - clock_timestamp()) * 1000)::int8 as next_due_ms
+                   from outbox_relay.claim($1, $2, $3, $4, $5, $6)";
+        let rows = self
+            .query(
+                sql,
+                &[
+                    (&epoch, Type::INT4),
+                    (&room.leases, Type::INT4),
+                    (&room.max_in_flight, Type::INT4),
+                    (&room.busy_ids, Type::INT8_ARRAY),
+                    (&room.busy_counts, Type::INT4_ARRAY),
+                    (&self.asynchronous, Type::BOOL),
+                ],
+            )
+            .await?;
+        let Some((summary, rows)) = rows.split_last() else { return Ok(None) };
+        let lease = |row: &Row| Lease {
+            subscription_id: row.get("subscription_id"),
+            version: row.get("version"),
+            event_seq: row.get("event_seq"),
+            event: row.get::<_, Option<Uuid>>("event_id").map(|_| Arc::new(event(row))),
+            attempts: row.get("attempts"),
+            cause: Cause::from_name(row.get("cause")),
+        };
+        Ok(Some(Claimed { leases: rows.iter().map(lease).collect(), next_due: from_now(summary, "next_due_ms"), more: summary.get("more") }))
+    }
+
+    /// Records results; returns a row for each that was not a plain success.
+    ///
+    /// # Errors
+    /// If the database cannot be asked, or refuses one of the results; none was recorded then.
+    pub async fn record(&self, epoch: i32, relay: &str, batch: &[Finished]) -> Result<Vec<Recorded>, DbError> {
+        fn column<T>(batch: &[Finished], of: impl Fn(&Finished) -> T) -> Vec<T> {
+            batch.iter().map(of).collect()
+        }
+        let sql = "select *, (extract(epoch from next_attempt_at - clock_timestamp()) * 1000)::int8 as next_due_ms
+                   from outbox_relay.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+        let rows = self
+            .query(
+                sql,
+                &[
+                    (&epoch, Type::INT4),
+                    (&relay, Type::TEXT),
+                    (&column(batch, |f| f.subscription_id), Type::INT8_ARRAY),
+                    (&column(batch, |f| f.event_seq), Type::INT8_ARRAY),
+                    (&column(batch, |f| f.started_at), Type::TIMESTAMPTZ_ARRAY),
+                    (&column(batch, |f| f.latency_ms), Type::INT4_ARRAY),
+                    (&column(batch, |f| f.outcome.as_str()), Type::TEXT_ARRAY),
+                    (&column(batch, |f| f.status_code), Type::INT2_ARRAY),
+                    (&batch.iter().map(|f| f.error.as_deref()).collect::<Vec<_>>(), Type::TEXT_ARRAY),
+                    (&batch.iter().map(|f| f.response_excerpt.as_deref()).collect::<Vec<_>>(), Type::TEXT_ARRAY),
+                    (&batch.iter().map(|f| f.response_headers.as_deref()).collect::<Vec<_>>(), Type::TEXT_ARRAY),
+                    (&batch.iter().map(|f| f.request_headers.as_deref()).collect::<Vec<_>>(), Type::TEXT_ARRAY),
+                    (&batch.iter().map(|f| f.key_ids.as_deref()).collect::<Vec<_>>(), Type::TEXT_ARRAY),
+                    (&column(batch, |f| f.retry_after_s), Type::INT4_ARRAY),
+                    (&column(batch, |f| f.cause.as_str()), Type::TEXT_ARRAY),
+                    (&self.asynchronous, Type::BOOL),
+                ],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| Recorded {
+                subscription_id: row.get("subscription_id"),
+                event_seq: row.get("event_seq"),
+                attempt: row.get("attempt"),
+                state: row.get("state"),
+                next_attempt_at: row.get("next_attempt_at"),
+                next_due: from_now(row, "next_due_ms"),
+            })
+            .collect())
+    }
+
+    /// Endpoints with their secrets.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn load_subscriptions(&self, ids: &[i64]) -> Result<Vec<SubscriptionRow>, DbError> {
+        let rows = self.query("select * from outbox_relay.load_subscriptions($1)", &[(&ids, Type::INT8_ARRAY)]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| {
+                let secrets = row.get::<_, Vec<String>>("secrets").into_iter().map(zeroize::Zeroizing::new);
+                let key_ids = row.get::<_, Vec<String>>("key_ids").into_iter();
+                let expire_ats = row.get::<_, Vec<Option<SystemTime>>>("expire_ats");
+                SubscriptionRow {
+                    subscription_id: row.get("subscription_id"),
+                    version: row.get("version"),
+                    tenant_id: row.get("tenant_id"),
+                    url: row.get("url"),
+                    headers: row.get("headers"),
+                    signature: row.get("signature"),
+                    envelope: row.get("envelope"),
+                    timeout: Duration::from_millis(u64::from(row.get::<_, i32>("timeout_ms").unsigned_abs())),
+                    keys: key_ids.zip(secrets).zip(expire_ats).map(|((id, secret), at)| (id, secret, at)).collect(),
+                }
+            })
+            .collect())
+    }
+
+    /// Fences dead relays, and says how things stand.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn tick(&self, epoch: i32) -> Result<Tick, DbError> {
+        let rows = self.query("select * from outbox_relay.tick($1)", &[(&epoch, Type::INT4)]).await?;
+        let row = rows.first().ok_or_else(|| DbError::Pool("outbox_relay.tick returned no row".into()))?;
+        Ok(Tick {
+            fenced: row.get("fenced"),
+            hold: row.get("hold"),
+            handed_back: row.get("handed_back"),
+            response_excerpt_bytes: row.get::<_, i32>("response_excerpt_bytes").unsigned_abs() as usize,
+            allow_insecure_http: row.get("allow_insecure_http"),
+        })
+    }
+
+    /// Adds counts to the health of subscriptions; returns those written.
+    ///
+    /// # Errors
+    /// If the database cannot be asked; nothing was written then.
+    pub async fn add_health(&self, deltas: &[(i64, HealthDelta)]) -> Result<Vec<i64>, DbError> {
+        fn column<T>(deltas: &[(i64, HealthDelta)], of: impl Fn(&HealthDelta) -> T) -> Vec<T> {
+            deltas.iter().map(|(_, d)| of(d)).collect()
+        }
+        let ids: Vec<i64> = deltas.iter().map(|(id, _)| *id).collect();
+        let rows = self
+            .query(
+                "select * from outbox_relay.add_health($1, $2, $3, $4, $5, $6)",
+                &[
+                    (&ids, Type::INT8_ARRAY),
+                    (&column(deltas, |d| d.successes), Type::INT8_ARRAY),
+                    (&column(deltas, |d| d.failures), Type::INT8_ARRAY),
+                    (&column(deltas, |d| d.trailing_failures), Type::INT8_ARRAY),
+                    (&column(deltas, |d| d.last_success_at), Type::TIMESTAMPTZ_ARRAY),
+                    (&column(deltas, |d| d.last_failure_at), Type::TIMESTAMPTZ_ARRAY),
+                ],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Housekeeping; returns what was done, a line each.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn maintain(&self) -> Result<Vec<String>, DbError> {
+        let rows = self.query("select concat_ws(' ', action, 'segment ' || segment, detail) from outbox_relay.maintain()", &[]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Ends an epoch and hands its leases back; returns how many.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn fence(&self, epoch: i32) -> Result<i32, DbError> {
+        let rows = self.query("select outbox_relay.fence($1)", &[(&epoch, Type::INT4)]).await?;
+        Ok(rows.first().map_or(0, |row| row.get(0)))
+    }
+
+    /// Wakes the other relays: there is more than this one has room for.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn call_for_help(&self) -> Result<(), DbError> {
+        self.query("select pg_notify('outbox_signal', 'help')", &[]).await.map(drop)
+    }
+
+    async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
+        let client = self.pool.get().await?;
+        match tokio::time::timeout(self.timeout, client.query_typed(sql, params)).await {
+            Ok(result) => Ok(result?),
+            Err(_) => {
+                // The statement may still run: ask the server to stop it, and never reuse the connection.
+                let client = deadpool_postgres::Object::take(client);
+                let token = client.cancel_token();
+                tokio::spawn(async move {
+                    let _ = token.cancel_query(tokio_postgres::NoTls).await;
+                });
+                Err(DbError::Timeout(self.timeout))
+            }
+        }
+    }
+}
+
+/// `outbox.status()` as a JSON object, for people and scripts.
+///
+/// # Errors
+/// If the database cannot be asked.
+pub async fn status(client: &Client) -> Result<serde_json::Value, tokio_postgres::Error> {
+    let row = client.query_typed("select to_jsonb(s)::text from outbox.status() s", &[]).await?;
+    let text: Option<String> = row.first().map(|row| row.get(0));
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
+
+fn event(row: &Row) -> Event {
+    Event {
+        seq: row.get("event_seq"),
+        id: row.get("event_id"),
+        tenant_id: row.get("tenant_id"),
+        kind: row.get("type"),
+        payload: row.get("payload"),
+        occurred_at: row.get("occurred_at"),
+        traceparent: row.get("traceparent"),
+    }
+}
+
+/// A number of milliseconds from now; what is past is now.
+fn from_now(row: &Row, column: &str) -> Option<Duration> {
+    row.get::<_, Option<i64>>(column).map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+}

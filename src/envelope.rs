@@ -1,0 +1,97 @@
+//! Envelopes: the body of a request. Pure, and the same bytes for every attempt of a delivery.
+//!
+//! The payload is spliced in as PostgreSQL wrote it, never parsed: a parser would turn numbers into
+//! floats and change what was stored.
+
+use crate::db::Event;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+/// The shape of the body; a name in `outbox.subscription.envelope`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Envelope {
+    /// `{"id","type","timestamp","tenant_id","data"}`
+    Standard,
+    /// `{"id","type","tenant","occurred_at","payload"}`
+    Event,
+}
+
+impl Envelope {
+    /// The envelope of that name, if this version speaks it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "standard" => Some(Self::Standard),
+            "event" => Some(Self::Event),
+            _ => None,
+        }
+    }
+
+    /// The body for an event.
+    ///
+    /// # Errors
+    /// If `occurred_at` cannot be written as RFC 3339 (the database refuses such events).
+    pub fn body(self, event: &Event) -> Result<Bytes, BodyError> {
+        let occurred_at = Timestamp::try_from(event.occurred_at).map_err(|_| BodyError)?;
+        let (id, time) = (event.id, occurred_at);
+        let (kind, tenant, payload) = (json(&event.kind), json(&event.tenant_id), &event.payload);
+        Ok(Bytes::from(match self {
+            Self::Standard => {
+                format!(r#"{{"id":"{id}","type":{kind},"timestamp":"{time}","tenant_id":{tenant},"data":{payload}}}"#)
+            }
+            Self::Event => {
+                format!(r#"{{"id":"{id}","type":{kind},"tenant":{tenant},"occurred_at":"{time}","payload":{payload}}}"#)
+            }
+        }))
+    }
+}
+
+/// The event's time is outside what RFC 3339 can say.
+#[derive(Debug, thiserror::Error)]
+#[error("occurred_at of the event is outside the years that RFC 3339 can write")]
+pub struct BodyError;
+
+fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::{Duration, SystemTime};
+
+    fn event(kind: &str, tenant_id: &str, payload: &str) -> Event {
+        Event {
+            seq: 1,
+            id: uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
+            tenant_id: tenant_id.into(),
+            kind: kind.into(),
+            payload: payload.into(),
+            occurred_at: SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456),
+            traceparent: None,
+        }
+    }
+
+    #[test]
+    fn numbers_stay_digit_for_digit() {
+        let body = Envelope::Standard.body(&event("a.b", "t", r#"{"n": 123456789012345678901234567890.10}"#)).expect("a body");
+        assert_eq!(
+            body,
+            r#"{"id":"01900000-0000-7000-8000-000000000001","type":"a.b","timestamp":"2023-11-14T22:13:20.123456Z","tenant_id":"t","data":{"n": 123456789012345678901234567890.10}}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_envelope_is_json_that_says_what_the_event_says(tenant in ".{0,40}", text in ".{0,80}") {
+            let payload = serde_json::json!({ "text": text });
+            let event = event("order.created", &tenant, &payload.to_string());
+            let standard: serde_json::Value = serde_json::from_slice(&Envelope::Standard.body(&event).expect("a body")).expect("JSON");
+            prop_assert_eq!(&standard["data"], &payload);
+            prop_assert_eq!(&standard["tenant_id"], &tenant);
+            let plain: serde_json::Value = serde_json::from_slice(&Envelope::Event.body(&event).expect("a body")).expect("JSON");
+            prop_assert_eq!(&plain["payload"], &payload);
+            prop_assert_eq!(&plain["tenant"], &tenant);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Getting work: one expand or one claim, and the endpoints its leases are for.
+
+use crate::db::{Db, DbError, Lease, Room};
+use crate::endpoint::{Endpoints, Known};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::warn;
+
+/// A lease and what is needed to send it.
+pub type Work = (Lease, Arc<Known>);
+
+/// What a look at the log or at the queue brought.
+pub enum Leased {
+    /// From the log.
+    Expanded {
+        /// To be sent.
+        work: Vec<Work>,
+        /// Events expanded.
+        events: usize,
+        /// Deliveries queued rather than leased.
+        queued: usize,
+        /// Whether there is more to expand.
+        more: bool,
+    },
+    /// From the queue.
+    Claimed {
+        /// To be sent.
+        work: Vec<Work>,
+        /// When the next delivery is due, from now.
+        next_due: Option<Duration>,
+        /// Whether some that are due were left for lack of room.
+        more: bool,
+    },
+    /// On hold, or fenced: nothing is handed out.
+    Refused,
+    /// The database could not be asked.
+    Failed(DbError),
+}
+
+/// Expands at most `events` events.
+pub async fn expand(db: Db, endpoints: Arc<Endpoints>, epoch: i32, events: i32, room: Room) -> Leased {
+    match db.expand(epoch, events, &room).await {
+        Ok(Some(found)) => {
+            let (events, queued, more) = (found.events, found.queued, found.more);
+            Leased::Expanded { work: equip(&db, &endpoints, found.leases).await, events, queued, more }
+        }
+        Ok(None) => Leased::Refused,
+        Err(e) => Leased::Failed(e),
+    }
+}
+
+/// Claims what is due.
+pub async fn claim(db: Db, endpoints: Arc<Endpoints>, epoch: i32, room: Room) -> Leased {
+    match db.claim(epoch, &room).await {
+        Ok(Some(found)) => {
+            let (next_due, more) = (found.next_due, found.more);
+            Leased::Claimed { work: equip(&db, &endpoints, found.leases).await, next_due, more }
+        }
+        Ok(None) => Leased::Refused,
+        Err(e) => Leased::Failed(e),
+    }
+}
+
+/// The leases exist by now, so this does not give up: either the endpoints load, or the relay is stopped
+/// or fenced and the leases are handed back.
+async fn equip(db: &Db, endpoints: &Endpoints, leases: Vec<Lease>) -> Vec<Work> {
+    let mut wait = Duration::from_millis(50);
+    loop {
+        match endpoints.resolve(db, &leases).await {
+            Ok(known) => return leases.into_iter().zip(known).collect(),
+            Err(error) => {
+                warn!(%error, "subscriptions could not be loaded; trying again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(2));
+            }
+        }
+    }
+}

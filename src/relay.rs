@@ -1,0 +1,620 @@
+//! The loop: wait, expand, sign, send, record, wait.
+//!
+//! [`Relay::run`] owns the order; everything it calls is a leaf that never calls back. At any moment
+//! there is at most one lease call (expand or claim), one record call and one housekeeping call under
+//! way, and as many attempts as `concurrency` allows. So batches grow by themselves with the load: what
+//! finishes while one record call is under way is the next one's batch.
+//!
+//! What it holds in memory is bounded by `concurrency`: leases are taken only into free room, and not at
+//! all while results wait unrecorded. A backlog stays in the log, or as pending rows.
+
+use crate::attempt;
+use crate::config::ConnectSettings;
+use crate::db::{Db, DbError, HealthDelta, Room, Tick};
+use crate::endpoint::Endpoints;
+use crate::lease::{self, Leased, Work};
+use crate::record::{self, Attempt};
+use crate::send::Sender;
+use crate::wake::{Direct, Heard, Identity};
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, error, info, warn};
+
+/// Most results recorded in one call.
+const RECORD_LIMIT: usize = 512;
+/// How often the database is told that the relay lives, and asked how things stand.
+const TICK: Duration = Duration::from_secs(1);
+/// How often segments and retention are looked after.
+const MAINTAIN: Duration = Duration::from_secs(60);
+/// Between two looks at the log while a writer's open transaction keeps the relay from sleeping.
+const DOOR_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
+/// Rung again within this time, a relay is busy: it leaves the door, and producers stop notifying.
+const BUSY: Duration = Duration::from_millis(20);
+/// Between two leases, unless there is room for many: a lease call costs about a millisecond.
+const LEASE_PACE: Duration = Duration::from_millis(2);
+/// Between a failed call and the next, growing.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// A round trip on the direct connection that takes longer means that it is gone.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a relay is told by the configuration.
+pub struct Settings {
+    /// Shown as `leased_by` and in the attempt log.
+    pub name: Arc<str>,
+    /// Must be the database's, or the relay holds.
+    pub environment: Arc<str>,
+    /// Attempts under way at once.
+    pub concurrency: usize,
+    /// The same for one subscription that names no limit of its own.
+    pub max_in_flight: usize,
+    /// Events expanded in one call.
+    pub batch: usize,
+    /// Whether to use LISTEN; polling alone works too.
+    pub listen: bool,
+    /// How often to look without having been told.
+    pub poll_interval: Duration,
+    /// How long attempts under way may take to end once the relay is told to stop.
+    pub drain_deadline: Duration,
+}
+
+/// A running relay.
+pub struct Relay {
+    settings: Arc<Settings>,
+    target: Arc<ConnectSettings>,
+    db: Db,
+    sender: Arc<Sender>,
+    endpoints: Arc<Endpoints>,
+    excerpt_bytes: usize,
+
+    /// `None` while it is being opened again; nothing is leased then.
+    direct: Option<Direct>,
+    epoch: i32,
+    reconnecting: Option<JoinHandle<Direct>>,
+
+    /// Events may wait in the log.
+    log_wanted: bool,
+    door_backoff: Duration,
+    has_door: bool,
+    rung_at: Instant,
+    /// When the next delivery in the queue is due, as far as this relay knows.
+    due_at: Option<Instant>,
+    /// A claim left some that are due, for lack of room.
+    due_left: bool,
+    /// Deliveries an event led to, lately: the room that one more event will need.
+    fan_out: f64,
+
+    leasing: Option<JoinHandle<Leased>>,
+    leasing_epoch: i32,
+    leased_at: Instant,
+    lease_at: Instant,
+    lease_retry: Duration,
+    attempts: JoinSet<record::Result>,
+    in_flight: HashMap<i64, i32>,
+    results: Vec<record::Result>,
+    recording: Option<JoinHandle<Option<Duration>>>,
+    recording_count: usize,
+    health: HashMap<i64, HealthDelta>,
+
+    housekeeping: Option<JoinHandle<Housekept>>,
+    tick_at: Instant,
+    poll_at: Instant,
+    maintain_at: Instant,
+    hold: Option<String>,
+    /// Told to stop: until when attempts under way may end.
+    drain_until: Option<Instant>,
+}
+
+struct Housekept {
+    tick: Result<Tick, DbError>,
+    unwritten: Vec<(i64, HealthDelta)>,
+}
+
+enum Happened {
+    Heard(Heard),
+    Connected(Direct),
+    Leased(Leased),
+    Attempted(record::Result),
+    Recorded(Option<Duration>),
+    Housekept(Housekept),
+    Stop,
+    Time,
+}
+
+impl Relay {
+    /// A relay that is not connected yet.
+    pub fn new(settings: Settings, target: ConnectSettings, db: Db, sender: Sender, endpoints: Endpoints) -> Self {
+        let now = Instant::now();
+        Self {
+            settings: Arc::new(settings),
+            target: Arc::new(target),
+            db,
+            sender: Arc::new(sender),
+            endpoints: Arc::new(endpoints),
+            excerpt_bytes: 1024,
+            direct: None,
+            epoch: 0,
+            reconnecting: None,
+            log_wanted: true,
+            door_backoff: DOOR_BACKOFF.0,
+            has_door: false,
+            rung_at: now,
+            due_at: Some(now),
+            due_left: false,
+            fan_out: 1.0,
+            leasing: None,
+            leasing_epoch: 0,
+            leased_at: now,
+            lease_at: now,
+            lease_retry: RETRY.0,
+            attempts: JoinSet::new(),
+            in_flight: HashMap::new(),
+            results: Vec::new(),
+            recording: None,
+            recording_count: 0,
+            health: HashMap::new(),
+            housekeeping: None,
+            tick_at: now,
+            poll_at: now,
+            maintain_at: now,
+            hold: None,
+            drain_until: None,
+        }
+    }
+
+    /// Runs until `stop` turns true, then drains: nothing new is leased, what is under way may end until
+    /// the deadline, and what has not ended is handed back. `alive` is called about once a second.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>, mut alive: impl FnMut(&Self)) {
+        loop {
+            self.start_what_can_be().await;
+            if self.drain_until.is_some_and(|until| self.is_drained() || Instant::now() >= until) {
+                break;
+            }
+            match self.next(&mut stop).await {
+                Happened::Heard(heard) => self.on_heard(heard),
+                Happened::Connected(direct) => self.on_connected(direct),
+                Happened::Leased(leased) => self.on_leased(leased).await,
+                Happened::Attempted(result) => self.on_attempted(result),
+                Happened::Recorded(next_due) => self.on_recorded(next_due),
+                Happened::Housekept(housekept) => {
+                    self.on_housekept(housekept).await;
+                    alive(&self);
+                }
+                Happened::Stop => {
+                    info!(in_flight = self.attempts.len(), "stopping: waiting for attempts under way");
+                    self.drain_until = Some(Instant::now() + self.settings.drain_deadline);
+                }
+                Happened::Time => {}
+            }
+        }
+        self.end().await;
+    }
+
+    /// Whether the relay has registered with the database.
+    pub fn is_connected(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// Waits for the next thing to happen.
+    async fn next(&mut self, stop: &mut watch::Receiver<bool>) -> Happened {
+        let wake_at = self.next_time();
+        let draining = self.drain_until.is_some();
+        tokio::select! {
+            // In this order where several are ready: results first, so that room is made before it is filled.
+            biased;
+            result = join(&mut self.recording) => { self.recording = None; Happened::Recorded(result) }
+            Some(result) = self.attempts.join_next(), if !self.attempts.is_empty() => match result {
+                Ok(result) => Happened::Attempted(result),
+                // A panic is a bug; the delivery's lease ends with this epoch, the others go on.
+                Err(e) => { error!(error = %e, "an attempt ended abnormally"); Happened::Time }
+            },
+            leased = join(&mut self.leasing) => { self.leasing = None; Happened::Leased(leased) }
+            housekept = join(&mut self.housekeeping) => { self.housekeeping = None; Happened::Housekept(housekept) }
+            direct = join(&mut self.reconnecting) => { self.reconnecting = None; Happened::Connected(direct) }
+            heard = async { match &self.direct { Some(direct) => direct.hear().await, None => pending().await } } => Happened::Heard(heard),
+            () = stopped(stop), if !draining => Happened::Stop,
+            () = sleep_until(wake_at) => Happened::Time,
+        }
+    }
+
+    /// The earliest time at which something is to be started that nothing else would bring about.
+    fn next_time(&self) -> Instant {
+        let mut at = if self.housekeeping.is_none() && self.epoch != 0 { self.tick_at.min(self.poll_at) } else { self.poll_at };
+        if let Some(until) = self.drain_until {
+            return at.min(until);
+        }
+        let room = self.room();
+        if self.direct.is_some() && self.leasing.is_none() && room > 0 {
+            let lease_at = self.lease_at(room);
+            if self.log_wanted || self.wants_door() {
+                at = at.min(lease_at);
+            }
+            if let Some(due_at) = self.due_at {
+                at = at.min(due_at.max(lease_at));
+            }
+        }
+        at
+    }
+
+    /// Starts every call that is wanted and possible now.
+    async fn start_what_can_be(&mut self) {
+        let now = Instant::now();
+        if self.recording.is_none() && !self.results.is_empty() {
+            self.start_recording();
+        }
+        if self.housekeeping.is_none() && now >= self.tick_at && self.epoch != 0 {
+            self.start_housekeeping(now);
+        }
+        if self.direct.is_none() && self.reconnecting.is_none() && self.drain_until.is_none() {
+            self.start_connecting();
+        }
+        if now >= self.poll_at {
+            // The safety net: whatever was not heard of is found now.
+            self.poll_at = now + self.settings.poll_interval;
+            self.log_wanted = true;
+            self.due_at = Some(now);
+        }
+        if self.direct.is_some() && self.leasing.is_none() && self.drain_until.is_none() {
+            self.start_leasing(now).await;
+        }
+    }
+
+    fn start_recording(&mut self) {
+        // A batch is of one epoch; after a lost connection the rest waits for the next call.
+        let epoch = self.results[0].0.epoch;
+        let same = self.results.iter().take(RECORD_LIMIT).take_while(|(attempt, _)| attempt.epoch == epoch).count();
+        let batch: Vec<_> = self.results.drain(..same).collect();
+        self.recording_count = batch.len();
+        self.recording = Some(tokio::spawn(record::record(self.db.clone(), self.settings.name.clone(), batch)));
+    }
+
+    fn start_housekeeping(&mut self, now: Instant) {
+        self.tick_at = now + TICK;
+        let maintain = now >= self.maintain_at && self.hold.is_none() && self.drain_until.is_none();
+        if maintain {
+            self.maintain_at = now + MAINTAIN;
+        }
+        let deltas: Vec<_> = self.health.drain().collect();
+        self.housekeeping = Some(tokio::spawn(housekeep(self.db.clone(), self.epoch, deltas, maintain)));
+    }
+
+    fn start_connecting(&mut self) {
+        let (target, settings) = (self.target.clone(), self.settings.clone());
+        let previous = (self.epoch != 0).then_some(self.epoch);
+        self.reconnecting = Some(tokio::spawn(async move {
+            let identity = Identity { name: &settings.name, environment: &settings.environment };
+            let mut wait = RETRY.0;
+            loop {
+                match Direct::open(&target, &identity, settings.listen, previous).await {
+                    Ok(direct) => return direct,
+                    Err(error) => {
+                        warn!(%error, retry_ms = wait.as_millis() as u64, "the database cannot be reached");
+                        // Spread, so that a fleet does not come back in step.
+                        sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
+                        wait = (wait * 2).min(RETRY.1);
+                    }
+                }
+            }
+        }));
+    }
+
+    /// Claims what is due, else expands what is new, else goes to sleep the way `wake` describes.
+    async fn start_leasing(&mut self, now: Instant) {
+        let room = self.room();
+        if room == 0 || now < self.lease_at(room) {
+            return;
+        }
+        let lease_room = self.lease_room(room);
+        self.leasing_epoch = self.epoch;
+        if self.due_at.is_some_and(|at| now >= at) {
+            self.due_at = None;
+            self.leasing = Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, lease_room)));
+        } else if self.log_wanted {
+            self.log_wanted = false;
+            let events = (room as f64 / self.fan_out).ceil().clamp(1.0, self.settings.batch as f64) as i32;
+            self.leasing = Some(tokio::spawn(lease::expand(self.db.clone(), self.endpoints.clone(), self.epoch, events, lease_room)));
+        } else if self.wants_door() {
+            self.try_to_sleep(now).await;
+        }
+    }
+
+    /// Nothing is left to do, and the relay is the one that is rung for.
+    fn wants_door(&self) -> bool {
+        !self.has_door && self.hold.is_none() && self.direct.as_ref().is_some_and(Direct::has_bell)
+    }
+
+    /// When the next lease call may be made: with little room not right after the last, because each
+    /// costs about a millisecond whatever it brings.
+    fn lease_at(&self, room: usize) -> Instant {
+        if room * 8 < self.settings.concurrency { self.lease_at.max(self.leased_at + LEASE_PACE) } else { self.lease_at }
+    }
+
+    /// Takes the door and looks once more; while a writer holds it, looks again after a little while.
+    async fn try_to_sleep(&mut self, now: Instant) {
+        let Some(direct) = self.direct.as_mut() else { return };
+        match timeout(DIRECT_TIMEOUT, direct.try_door()).await {
+            Ok(Ok(true)) => {
+                self.has_door = true;
+                self.log_wanted = true;
+                self.lease_at = now;
+            }
+            Ok(Ok(false)) => {
+                self.log_wanted = true;
+                self.lease_at = now + self.door_backoff;
+                self.door_backoff = (self.door_backoff * 2).min(DOOR_BACKOFF.1);
+            }
+            Ok(Err(_)) | Err(_) => self.lose_direct(),
+        }
+    }
+
+    fn on_heard(&mut self, heard: Heard) {
+        let now = Instant::now();
+        if heard.lost {
+            self.lose_direct();
+            return;
+        }
+        self.log_wanted |= heard.bell || heard.help || heard.control;
+        if heard.due || heard.control {
+            self.due_at = Some(now);
+        }
+        if heard.control {
+            self.tick_at = now;
+        }
+    }
+
+    fn on_connected(&mut self, direct: Direct) {
+        if self.epoch == direct.epoch {
+            info!(epoch = self.epoch, "connected again");
+        } else {
+            info!(epoch = direct.epoch, relay = %self.settings.name, environment = %self.settings.environment, "registered");
+        }
+        self.epoch = direct.epoch;
+        self.direct = Some(direct);
+        self.has_door = false;
+        self.log_wanted = true;
+        self.due_at = Some(Instant::now());
+        self.tick_at = Instant::now();
+    }
+
+    async fn on_leased(&mut self, leased: Leased) {
+        let now = Instant::now();
+        (self.leased_at, self.lease_at) = (now, now);
+        self.lease_retry = if matches!(leased, Leased::Failed(_)) { self.lease_retry } else { RETRY.0 };
+        match leased {
+            Leased::Expanded { work, events, queued, more } => {
+                let deliveries = work.len() + queued;
+                if events > 0 {
+                    self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / events as f64).max(1.0);
+                    self.door_backoff = DOOR_BACKOFF.0;
+                    self.leave_door_if_busy(now, more).await;
+                }
+                // Without a door to watch, look until nothing is found.
+                self.log_wanted |= more || (events > 0 && !self.direct.as_ref().is_some_and(Direct::has_bell));
+                if queued > 0 {
+                    self.due_at = Some(self.due_at.map_or(now, |at| at.min(now)));
+                }
+                self.start_attempts(work);
+                if more && self.room() == 0 && self.settings.listen {
+                    let db = self.db.clone();
+                    tokio::spawn(async move { db.call_for_help().await });
+                }
+            }
+            Leased::Claimed { work, next_due, more } => {
+                self.due_left = more;
+                if let Some(next_due) = next_due {
+                    self.due_within(next_due);
+                }
+                self.start_attempts(work);
+            }
+            Leased::Refused => {
+                // On hold or fenced; the tick says which. Do not ask again before it has.
+                self.lease_at = now + TICK;
+                self.tick_at = self.tick_at.min(now + Duration::from_millis(20));
+            }
+            Leased::Failed(error) => {
+                warn!(%error, retry_ms = self.lease_retry.as_millis() as u64, "nothing could be leased");
+                self.log_wanted = true;
+                self.due_at = Some(now);
+                self.lease_at = now + self.lease_retry;
+                self.lease_retry = (self.lease_retry * 2).min(RETRY.1);
+            }
+        }
+    }
+
+    /// Found something with the door taken: if it goes on like this, producers should not have to ring.
+    async fn leave_door_if_busy(&mut self, now: Instant, more: bool) {
+        let busy = more || now.duration_since(self.rung_at) < BUSY;
+        self.rung_at = now;
+        if let (true, true, Some(direct)) = (self.has_door, busy, self.direct.as_mut()) {
+            self.has_door = false;
+            if !matches!(timeout(DIRECT_TIMEOUT, direct.leave_door()).await, Ok(Ok(()))) {
+                self.lose_direct();
+            }
+        }
+    }
+
+    fn start_attempts(&mut self, work: Vec<Work>) {
+        if self.drain_until.is_some() || self.leasing_epoch != self.epoch {
+            return; // handed back when the epoch ends
+        }
+        for (lease, known) in work {
+            *self.in_flight.entry(lease.subscription_id).or_default() += 1;
+            let attempt = Arc::new(Attempt { lease, known, epoch: self.epoch });
+            let (sender, excerpt_bytes) = (self.sender.clone(), self.excerpt_bytes);
+            self.attempts.spawn(async move {
+                let finished = attempt::make(&sender, &attempt.lease, &attempt.known, excerpt_bytes).await;
+                (attempt, finished)
+            });
+        }
+    }
+
+    fn on_attempted(&mut self, first: record::Result) {
+        let mut next = Some(first);
+        while let Some((attempt, finished)) = next {
+            let id = attempt.lease.subscription_id;
+            if let Some(count) = self.in_flight.get_mut(&id) {
+                *count -= 1;
+                if *count == 0 {
+                    self.in_flight.remove(&id);
+                }
+            }
+            record::count(&mut self.health, &finished);
+            self.results.push((attempt, finished));
+            next = self.attempts.try_join_next().and_then(Result::ok);
+        }
+    }
+
+    fn on_recorded(&mut self, next_due: Option<Duration>) {
+        self.recording_count = 0;
+        if let Some(next_due) = next_due {
+            self.due_within(next_due);
+        }
+        if std::mem::take(&mut self.due_left) {
+            self.due_at = Some(Instant::now());
+        }
+    }
+
+    async fn on_housekept(&mut self, housekept: Housekept) {
+        record::put_back(&mut self.health, housekept.unwritten);
+        let tick = match housekept.tick {
+            Ok(tick) => tick,
+            Err(error) => {
+                warn!(%error, "the tick failed");
+                return;
+            }
+        };
+        self.excerpt_bytes = tick.response_excerpt_bytes;
+        self.endpoints.allow_insecure_http(tick.allow_insecure_http);
+        if tick.handed_back > 0 {
+            info!(deliveries = tick.handed_back, "a relay is gone; what it had leased is due at once");
+            self.due_at = Some(Instant::now());
+        }
+        if tick.fenced {
+            error!(epoch = self.epoch, "this relay was taken for dead; it begins again");
+            self.epoch = 0;
+            self.lose_direct();
+        }
+        if tick.hold != self.hold {
+            match &tick.hold {
+                Some(reason) => warn!(reason, "on hold: nothing is sent"),
+                None => {
+                    info!("the hold is lifted");
+                    self.log_wanted = true;
+                    self.due_at = Some(Instant::now());
+                }
+            }
+            self.lease_at = Instant::now();
+            self.hold = tick.hold;
+        }
+        if let Some(direct) = self.direct.as_mut() {
+            if !matches!(timeout(DIRECT_TIMEOUT, direct.try_bell()).await, Ok(Ok(_))) {
+                self.lose_direct();
+            }
+        }
+    }
+
+    fn lose_direct(&mut self) {
+        if self.direct.take().is_some() {
+            warn!(epoch = self.epoch, "the direct connection is lost");
+        }
+        self.has_door = false;
+    }
+
+    fn due_within(&mut self, wait: Duration) {
+        let at = Instant::now() + wait;
+        self.due_at = Some(self.due_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Leases that may be taken now.
+    fn room(&self) -> usize {
+        if self.results.len() + self.recording_count > 2 * self.settings.concurrency {
+            return 0;
+        }
+        self.settings.concurrency.saturating_sub(self.attempts.len())
+    }
+
+    fn lease_room(&self, room: usize) -> Room {
+        let (busy_ids, busy_counts) = self.in_flight.iter().map(|(id, count)| (*id, *count)).unzip();
+        Room {
+            leases: i32::try_from(room).unwrap_or(i32::MAX),
+            max_in_flight: i32::try_from(self.settings.max_in_flight).unwrap_or(i32::MAX),
+            busy_ids,
+            busy_counts,
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.attempts.is_empty() && self.results.is_empty() && self.recording.is_none() && self.leasing.is_none()
+    }
+
+    /// Gives up what is still under way and hands every lease back.
+    async fn end(mut self) {
+        let given_up = self.attempts.len();
+        self.attempts.shutdown().await;
+        let grace = Duration::from_secs(5);
+        let rest = async {
+            if let Some(recording) = self.recording.take() {
+                let _ = recording.await;
+            }
+            while !self.results.is_empty() {
+                self.start_recording();
+                let _ = join(&mut self.recording).await;
+            }
+            if let Some(leasing) = self.leasing.take() {
+                let _ = leasing.await;
+            }
+            if let Some(housekeeping) = self.housekeeping.take() {
+                let _ = housekeeping.await.map(|kept| record::put_back(&mut self.health, kept.unwritten));
+            }
+            let deltas: Vec<_> = self.health.drain().collect();
+            if !deltas.is_empty() {
+                let _ = self.db.add_health(&deltas).await;
+            }
+            self.db.fence(self.epoch).await
+        };
+        match timeout(grace, rest).await {
+            Ok(Ok(handed_back)) => info!(given_up, handed_back, "stopped"),
+            Ok(Err(error)) => warn!(%error, "stopped; the leases are handed back when the database notices"),
+            Err(_) => warn!("stopped; the database did not answer, so the leases are handed back when it notices"),
+        }
+    }
+}
+
+async fn housekeep(db: Db, epoch: i32, deltas: Vec<(i64, HealthDelta)>, maintain: bool) -> Housekept {
+    let tick = db.tick(epoch).await;
+    let mut unwritten = deltas;
+    if !unwritten.is_empty() {
+        match db.add_health(&unwritten).await {
+            Ok(written) => unwritten.retain(|(id, _)| !written.contains(id)),
+            Err(error) => warn!(%error, "health could not be written; it is kept"),
+        }
+    }
+    if maintain {
+        match db.maintain().await {
+            Ok(done) => done.iter().for_each(|line| info!(done = line, "maintained")),
+            Err(error) => warn!(%error, "maintenance failed"),
+        }
+    }
+    debug!(epoch, "tick");
+    Housekept { tick, unwritten }
+}
+
+/// The result of a call under way; never, if there is none. Cancel safe.
+async fn join<T>(task: &mut Option<JoinHandle<T>>) -> T {
+    match task {
+        Some(handle) => match handle.await {
+            Ok(value) => value,
+            Err(e) => std::panic::resume_unwind(e.into_panic()),
+        },
+        None => pending().await,
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone counts as told.
+    let _ = stop.wait_for(|stop| *stop).await;
+}

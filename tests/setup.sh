@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Sees to it that PostgreSQL's server programs and a C compiler (for ring) are there; installs what is missing.
+set -eu
+
+have_postgres() {
+    [ -n "${OUTBOXD_PG_BIN:-}" ] && [ -x "$OUTBOXD_PG_BIN/initdb" ] && return
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && return
+    command -v initdb >/dev/null 2>&1
+}
+
+missing=()
+have_postgres || missing+=(postgresql)
+command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
+# The tests of connection pooling run against the real thing.
+command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "outboxd: please install: ${missing[*]} (or set OUTBOXD_PG_BIN to PostgreSQL's bin directory)" >&2
+    exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null 2>&1 || { echo "outboxd: please install, as root: apt-get install ${missing[*]}" >&2; exit 1; }
+    as_root=(sudo)
+fi
+echo "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+# No cluster of Debian's own: the tests and the demo start theirs.
+if [[ " ${missing[*]} " == *" postgresql "* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    "${as_root[@]}" mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" | "${as_root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+fi
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
