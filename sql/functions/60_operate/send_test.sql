@@ -14,7 +14,7 @@ begin
             hint = 'Make a new one with outbox.subscribe.';
     end if;
     insert into outbox.event as e (tenant_id, type, payload, addressed_to)
-    values (s.tenant_id, send_test.type, send_test.payload, s.subscription_id)
+    values (s.tenant_id, coalesce(send_test.type, 'outbox.test'), coalesce(send_test.payload, '{"test": true}'), s.subscription_id)
     returning e.event_id, e.event_seq into new_id, seq;
     insert into outbox_relay.queue (subscription_id, event_seq, state, cause, next_attempt_at)
     values (s.subscription_id, seq, 'pending', 'test', now());
