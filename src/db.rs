@@ -9,7 +9,7 @@ use crate::schema::describe;
 use deadpool_postgres::Pool;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
@@ -236,6 +236,16 @@ impl DbError {
     /// SQLSTATE class 22 (data exception) or 23 (integrity constraint).
     pub fn is_bad_data(&self) -> bool {
         matches!(self, Self::Postgres(e) if e.code().is_some_and(|c| c.code().starts_with("22") || c.code().starts_with("23")))
+    }
+
+    /// Whether the statement may have been committed all the same: its answer was lost, or the session
+    /// ended (FATAL, PANIC) before all of it came. An ERROR means that it was rolled back.
+    pub fn leaves_doubt(&self) -> bool {
+        match self {
+            Self::Postgres(e) => e.as_db_error().and_then(|e| e.parsed_severity()) != Some(Severity::Error),
+            Self::Pool(_) => false,
+            Self::Timeout(_) => true,
+        }
     }
 
     /// Whether the statement ran out of its time.

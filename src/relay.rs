@@ -75,6 +75,15 @@ pub struct Relay {
     direct: Option<Direct>,
     epoch: i32,
     reconnecting: Option<JoinHandle<Direct>>,
+    /// An epoch that may hold leases which nobody here knows of: its connection was lost, and a crash of
+    /// the server may have undone results that were committed asynchronously; or a lease call may have
+    /// been committed though its answer was lost.
+    doubted: Option<i32>,
+    /// Doubted epochs, kept alive until everything known to be theirs is recorded. Their end hands the
+    /// unknown leases back, and a lease call that is still on its way is refused.
+    retired: Vec<Direct>,
+    /// Attempts without a recorded result, by epoch.
+    unrecorded: HashMap<i32, usize>,
 
     /// Events may wait in the log.
     log_wanted: bool,
@@ -97,6 +106,7 @@ pub struct Relay {
     in_flight: HashMap<i64, i32>,
     results: Vec<record::Result>,
     recording: Option<JoinHandle<Option<Duration>>>,
+    recording_epoch: i32,
     recording_count: usize,
     health: HashMap<i64, HealthDelta>,
 
@@ -104,6 +114,9 @@ pub struct Relay {
     tick_at: Instant,
     poll_at: Instant,
     maintain_at: Instant,
+    /// The database has said how things stand; before that nothing is leased, because URLs would be
+    /// judged by the defaults of settings that may say otherwise.
+    has_ticked: bool,
     hold: Option<String>,
     /// Told to stop: until when attempts under way may end.
     drain_until: Option<Instant>,
@@ -139,6 +152,9 @@ impl Relay {
             direct: None,
             epoch: 0,
             reconnecting: None,
+            doubted: None,
+            retired: Vec::new(),
+            unrecorded: HashMap::new(),
             log_wanted: true,
             door_backoff: DOOR_BACKOFF.0,
             has_door: false,
@@ -155,12 +171,14 @@ impl Relay {
             in_flight: HashMap::new(),
             results: Vec::new(),
             recording: None,
+            recording_epoch: 0,
             recording_count: 0,
             health: HashMap::new(),
             housekeeping: None,
             tick_at: now,
             poll_at: now,
             maintain_at: now,
+            has_ticked: false,
             hold: None,
             drain_until: None,
         }
@@ -176,7 +194,7 @@ impl Relay {
             }
             match self.next(&mut stop).await {
                 Happened::Heard(heard) => self.on_heard(heard),
-                Happened::Connected(direct) => self.on_connected(direct),
+                Happened::Connected(direct) => self.on_connected(direct).await,
                 Happened::Leased(leased) => self.on_leased(leased).await,
                 Happened::Attempted(result) => self.on_attempted(result),
                 Happened::Recorded(next_due) => self.on_recorded(next_due),
@@ -268,13 +286,13 @@ impl Relay {
         let epoch = self.results[0].0.epoch;
         let same = self.results.iter().take(RECORD_LIMIT).take_while(|(attempt, _)| attempt.epoch == epoch).count();
         let batch: Vec<_> = self.results.drain(..same).collect();
-        self.recording_count = batch.len();
+        (self.recording_epoch, self.recording_count) = (epoch, batch.len());
         self.recording = Some(tokio::spawn(record::record(self.db.clone(), self.settings.name.clone(), batch)));
     }
 
     fn start_housekeeping(&mut self, now: Instant) {
         self.tick_at = now + TICK;
-        let maintain = now >= self.maintain_at && self.hold.is_none() && self.drain_until.is_none();
+        let maintain = self.has_ticked && now >= self.maintain_at && self.hold.is_none() && self.drain_until.is_none();
         if maintain {
             self.maintain_at = now + MAINTAIN;
         }
@@ -284,7 +302,8 @@ impl Relay {
 
     fn start_connecting(&mut self) {
         let (target, settings) = (self.target.clone(), self.settings.clone());
-        let previous = (self.epoch != 0).then_some(self.epoch);
+        // Taken up again only for the results that are still to be recorded under it.
+        let previous = self.unrecorded.contains_key(&self.epoch).then_some(self.epoch);
         self.reconnecting = Some(tokio::spawn(async move {
             let identity = Identity { name: &settings.name, environment: &settings.environment };
             let mut wait = RETRY.0;
@@ -366,7 +385,7 @@ impl Relay {
         }
     }
 
-    fn on_connected(&mut self, direct: Direct) {
+    async fn on_connected(&mut self, direct: Direct) {
         if self.epoch == direct.epoch {
             info!(epoch = self.epoch, "connected again");
         } else {
@@ -378,6 +397,21 @@ impl Relay {
         self.log_wanted = true;
         self.due_at = Some(Instant::now());
         self.tick_at = Instant::now();
+        self.retire_doubted().await;
+    }
+
+    /// Begins a new epoch if the present one is doubted; the old one lives until its last result is recorded.
+    async fn retire_doubted(&mut self) {
+        let Some(doubted) = self.doubted else { return };
+        let Some(direct) = self.direct.as_mut() else { return }; // once it is back
+        if direct.epoch == doubted {
+            if !matches!(timeout(DIRECT_TIMEOUT, direct.step_down()).await, Ok(Ok(()))) {
+                return self.lose_direct();
+            }
+            self.retired.extend(self.direct.take().filter(|direct| self.unrecorded.contains_key(&direct.epoch)));
+            (self.epoch, self.has_door) = (0, false);
+        }
+        self.doubted = None;
     }
 
     async fn on_leased(&mut self, leased: Leased) {
@@ -417,6 +451,10 @@ impl Relay {
             }
             Leased::Failed(error) => {
                 warn!(%error, retry_ms = self.lease_retry.as_millis() as u64, "nothing could be leased");
+                if error.leaves_doubt() && self.leasing_epoch == self.epoch {
+                    self.doubted = Some(self.epoch);
+                    self.retire_doubted().await;
+                }
                 self.log_wanted = true;
                 self.due_at = Some(now);
                 self.lease_at = now + self.lease_retry;
@@ -443,6 +481,7 @@ impl Relay {
         }
         for (lease, known) in work {
             *self.in_flight.entry(lease.subscription_id).or_default() += 1;
+            *self.unrecorded.entry(self.epoch).or_default() += 1;
             let attempt = Arc::new(Attempt { lease, known, epoch: self.epoch });
             let (sender, excerpt_bytes) = (self.sender.clone(), self.excerpt_bytes);
             self.attempts.spawn(async move {
@@ -469,6 +508,12 @@ impl Relay {
     }
 
     fn on_recorded(&mut self, next_due: Option<Duration>) {
+        if let Some(count) = self.unrecorded.get_mut(&self.recording_epoch) {
+            *count = count.saturating_sub(self.recording_count);
+        }
+        self.unrecorded.retain(|_, count| *count > 0);
+        // The session's end frees the lock of its epoch; the next tick finds it dead and hands back.
+        self.retired.retain(|direct| self.unrecorded.contains_key(&direct.epoch));
         self.recording_count = 0;
         if let Some(next_due) = next_due {
             self.due_within(next_due);
@@ -487,6 +532,7 @@ impl Relay {
                 return;
             }
         };
+        self.has_ticked = true;
         self.excerpt_bytes = tick.response_excerpt_bytes;
         self.endpoints.allow_insecure_http(tick.allow_insecure_http);
         if tick.handed_back > 0 {
@@ -519,6 +565,7 @@ impl Relay {
 
     fn lose_direct(&mut self) {
         if self.direct.take().is_some() {
+            self.doubted = (self.epoch != 0).then_some(self.epoch);
             warn!(epoch = self.epoch, "the direct connection is lost");
         }
         self.has_door = false;
@@ -531,7 +578,7 @@ impl Relay {
 
     /// Leases that may be taken now.
     fn room(&self) -> usize {
-        if self.results.len() + self.recording_count > 2 * self.settings.concurrency {
+        if !self.has_ticked || self.results.len() + self.recording_count > 2 * self.settings.concurrency {
             return 0;
         }
         self.settings.concurrency.saturating_sub(self.attempts.len())
@@ -573,6 +620,9 @@ impl Relay {
             let deltas: Vec<_> = self.health.drain().collect();
             if !deltas.is_empty() {
                 let _ = self.db.add_health(&deltas).await;
+            }
+            for direct in std::mem::take(&mut self.retired) {
+                let _ = self.db.fence(direct.epoch).await;
             }
             self.db.fence(self.epoch).await
         };

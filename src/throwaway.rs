@@ -82,7 +82,9 @@ pub enum ThrowawayError {
         program: &'static str,
     },
     /// We are root, and there is nobody to run the server as.
-    #[error("PostgreSQL does not run as root, and /etc/passwd has neither postgres nor nobody: run this as another user")]
+    #[error(
+        "PostgreSQL does not run as root, and /etc/passwd has neither postgres nor nobody: run this as another user"
+    )]
     NoUser,
     /// A file operation failed.
     #[error("cannot {action} {}: {source}", path.display())]

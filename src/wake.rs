@@ -25,6 +25,7 @@ use tokio_postgres::{AsyncMessage, Client};
 const TRY_DOOR: &str = "select pg_try_advisory_lock(1869968482, 1)";
 const LEAVE_DOOR: &str = "select pg_advisory_unlock(1869968482, 1)";
 const TRY_BELL: &str = "select pg_try_advisory_lock(1869968482, 2)";
+const LEAVE_BELL: &str = "select pg_advisory_unlock(1869968482, 2)";
 const LISTEN_BELL: &str = "listen outbox_bell";
 const LISTEN_SIGNAL: &str = "listen outbox_signal";
 
@@ -168,5 +169,19 @@ impl Direct {
             self.client.batch_execute(LEAVE_DOOR).await?;
         }
         Ok(())
+    }
+
+    /// Lets go of everything but the epoch: another session is to hear, and to hold door and bell.
+    ///
+    /// # Errors
+    /// If the connection is gone (and the epoch with it).
+    pub async fn step_down(&mut self) -> Result<(), tokio_postgres::Error> {
+        self.leave_door().await?;
+        if self.has_bell {
+            self.has_bell = false;
+            self.client.batch_execute(LEAVE_BELL).await?;
+        }
+        self.listening = false;
+        self.client.batch_execute("unlisten *").await
     }
 }

@@ -23,7 +23,10 @@ async fn a_delivery_that_vanished_is_reported() {
 
     app.run(&format!("delete from outbox_relay.queue where subscription_id = {b} and event_seq = 2")).await;
     app.run(&format!("delete from outbox_relay.finished where subscription_id = {a} and event_seq = 3")).await;
-    let rows = app.query("select event_seq, event_id, subscription_id from outbox.unaccounted()", &[]).await.expect("the audit");
+    let rows = app
+        .query("select event_seq, event_id, subscription_id from outbox.unaccounted()", &[])
+        .await
+        .expect("the audit");
     let found: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(2))).collect();
     assert_eq!(found, [(2, b), (3, a)]);
 }
@@ -67,7 +70,8 @@ async fn each_event_is_judged_by_the_subscriptions_of_its_batch() {
     relay.expand(&one).await; // 2
     app.run(&format!("select outbox.pause({subscription})")).await;
     relay.expand(&one).await; // 3
-    app.run(&format!("select outbox.resume({subscription}); update outbox.subscription set event_types = '{{b}}'")).await;
+    app.run(&format!("select outbox.resume({subscription}); update outbox.subscription set event_types = '{{b}}'"))
+        .await;
     relay.expand(&one).await; // 4
     app.run("update outbox.subscription set event_types = '{a}', filter = '$.n > 100'").await;
     relay.expand(&one).await; // 5
@@ -132,18 +136,31 @@ async fn explain_names_the_state_or_the_reason_for_every_subscription_of_the_ten
     relay.expand_all(&Expand::default()).await;
     let later = app.subscribe("*").await;
 
-    let rows = app.query("select x.subscription_id, x.verdict from outbox.event e, lateral outbox.explain(e.event_id) x", &[]).await.expect("explained");
+    let rows = app
+        .query("select x.subscription_id, x.verdict from outbox.event e, lateral outbox.explain(e.event_id) x", &[])
+        .await
+        .expect("explained");
     let verdicts: Vec<(i64, &str)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(
         verdicts,
-        [(wanting, "leased"), (filtering, "filter"), (other_type, "type"), (paused, "paused"), (gone, "unsubscribed"), (later, "created_later")]
+        [
+            (wanting, "leased"),
+            (filtering, "filter"),
+            (other_type, "type"),
+            (paused, "paused"),
+            (gone, "unsubscribed"),
+            (later, "created_later")
+        ]
     );
     relay.record(&[sent((wanting, event_seq), 500)]).await;
     let row = app
         .query_one(&format!("select x.name, x.verdict, x.detail, x.attempts, x.next_attempt_at > now() from outbox.event e, lateral outbox.explain(e.event_id) x where x.subscription_id = {wanting}"), &[])
         .await
         .expect("explained");
-    assert_eq!((row.get(0), row.get(1), row.get(2), row.get(3), row.get(4)), ("wanting", "failed", "test rejected", 1, true));
+    assert_eq!(
+        (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4)),
+        ("wanting", "failed", "test rejected", 1, true)
+    );
     assert!(app.one::<bool>("select bool_and(detail is not null or verdict = 'leased') from outbox.event e, lateral outbox.explain(e.event_id) x").await, "a reason for each");
 }
 
@@ -213,8 +230,18 @@ async fn status_does_not_read_history() {
 async fn the_delivery_view_asks_only_the_side_that_can_have_the_state() {
     let db = Db::new().await;
     let app = db.session().await;
-    for (state, absent) in [("succeeded", "queue"), ("dead_letter", "queue"), ("cancelled", "queue"), ("pending", "finished"), ("leased", "finished"), ("failed", "finished")] {
-        let plan = app.all::<String>(&format!("explain select * from outbox.delivery where state = '{state}'")).await.join("\n");
+    for (state, absent) in [
+        ("succeeded", "queue"),
+        ("dead_letter", "queue"),
+        ("cancelled", "queue"),
+        ("pending", "finished"),
+        ("leased", "finished"),
+        ("failed", "finished"),
+    ] {
+        let plan = app
+            .all::<String>(&format!("explain select * from outbox.delivery where state = '{state}'"))
+            .await
+            .join("\n");
         assert!(!plan.contains(&format!(" on {absent}")), "{state}:\n{plan}");
     }
 }

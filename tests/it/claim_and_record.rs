@@ -178,7 +178,8 @@ async fn a_success_moves_from_queue_to_history_with_its_attempt() {
 async fn one_call_records_successes_and_failures_alike() {
     let (_db, app, relay, subscription) = queued("", 50).await;
     let leases = relay.claim(&Claim::default()).await.leases;
-    let results: Vec<Sent> = leases.iter().map(|lease| sent(*lease, if lease.1 % 5 == 0 { 500 } else { 200 })).collect();
+    let results: Vec<Sent> =
+        leases.iter().map(|lease| sent(*lease, if lease.1 % 5 == 0 { 500 } else { 200 })).collect();
     let told = relay.record(&results).await;
     assert_eq!(told.len(), 10);
     assert!(told.values().all(|r| r.state.as_deref() == Some("failed") && r.is_scheduled && r.attempt == 1));
@@ -196,7 +197,10 @@ async fn a_failure_waits_as_its_policy_says_and_is_a_dead_letter_after_the_last_
         let told = relay.record_one(sent(lease, 500)).await.expect("a failure is told");
         assert_eq!((told.attempt, told.state.as_deref(), told.is_scheduled), (attempt, Some("failed"), true));
         let wait = wait_s(&app, 1).await;
-        assert!((delay_s..=delay_s * 1.1 + 1.0).contains(&wait), "attempt {attempt} waits {wait} s, not {delay_s} to a tenth more");
+        assert!(
+            (delay_s..=delay_s * 1.1 + 1.0).contains(&wait),
+            "attempt {attempt} waits {wait} s, not {delay_s} to a tenth more"
+        );
         make_due(&app).await;
     }
     let lease = relay.claim(&Claim::default()).await.leases[0];
@@ -204,7 +208,8 @@ async fn a_failure_waits_as_its_policy_says_and_is_a_dead_letter_after_the_last_
     assert_eq!((told.attempt, told.state.as_deref(), told.is_scheduled), (4, Some("dead_letter"), false));
     assert_eq!(app.state(subscription, 1).await.as_deref(), Some("dead_letter"));
     let last: (i16, String) = {
-        let row = app.query_one("select last_status_code, last_error from outbox.delivery", &[]).await.expect("the delivery");
+        let row =
+            app.query_one("select last_status_code, last_error from outbox.delivery", &[]).await.expect("the delivery");
         (row.get(0), row.get(1))
     };
     assert_eq!(last, (500, "test rejected".to_owned()));
@@ -214,14 +219,19 @@ async fn a_failure_waits_as_its_policy_says_and_is_a_dead_letter_after_the_last_
 async fn jitter_spreads_within_its_bounds() {
     let db = Db::new().await;
     let (app, relay) = (db.session().await, Relay::new(&db).await);
-    app.run("insert into outbox.retry_policy (name, delays, jitter) values ('wide', '{100s}', 1), ('exact', '{100s}', 0)").await;
+    app.run(
+        "insert into outbox.retry_policy (name, delays, jitter) values ('wide', '{100s}', 1), ('exact', '{100s}', 0)",
+    )
+    .await;
     let wide = app.subscribe_with("*", "retry_policy => 'wide'").await;
     let exact = app.subscribe_with("*", "retry_policy => 'exact'").await;
     app.insert_many("a", 100).await;
     let leases = relay.expand(&Expand::default()).await.leases;
     relay.record(&leases.iter().map(|lease| sent(*lease, 503)).collect::<Vec<_>>()).await;
     let spread = |id| {
-        format!("select array[min(s), max(s)] from (select extract(epoch from next_attempt_at - updated_at)::float8 as s from outbox_relay.queue where subscription_id = {id}) w")
+        format!(
+            "select array[min(s), max(s)] from (select extract(epoch from next_attempt_at - updated_at)::float8 as s from outbox_relay.queue where subscription_id = {id}) w"
+        )
     };
     let (low, high) = low_high(app.one(&spread(wide)).await);
     assert!(low >= 100.0 && high <= 201.0 && high - low > 50.0, "from {low} to {high}");
@@ -279,7 +289,9 @@ async fn an_operators_open_transaction_does_not_stop_a_recording_of_gone() {
     let (db, app, relay, subscription) = queued("", 1).await;
     let operator = db.session().await;
     let lease = relay.claim(&Claim::default()).await.leases[0];
-    operator.run(&format!("begin; update outbox.subscription set description = 'x' where subscription_id = {subscription}")).await;
+    operator
+        .run(&format!("begin; update outbox.subscription set description = 'x' where subscription_id = {subscription}"))
+        .await;
     relay.session.run("set lock_timeout = '100ms'").await;
     relay.record_one(sent(lease, 410)).await;
     operator.run("commit").await;
@@ -291,7 +303,10 @@ async fn a_test_is_sent_even_while_paused_and_is_not_retried() {
     let db = Db::new().await;
     let (app, relay) = (db.session().await, Relay::new(&db).await);
     let subscription = app.subscribe("*").await;
-    app.run(&format!("select outbox.pause({subscription}); select outbox.send_test({subscription}, payload => '{{\"hello\": 1}}')")).await;
+    app.run(&format!(
+        "select outbox.pause({subscription}); select outbox.send_test({subscription}, payload => '{{\"hello\": 1}}')"
+    ))
+    .await;
     let leases = relay.claim(&Claim::default()).await.leases;
     assert_eq!(leases, [(subscription, 1)]);
     let told = relay.record_one(sent(leases[0], 500)).await.expect("told");
@@ -360,7 +375,10 @@ async fn a_result_after_a_cancel_or_an_unsubscribe_changes_nothing_but_the_log()
     app.run(&format!("select outbox.unsubscribe({subscription})")).await;
     assert_eq!(relay.record_one(sent((subscription, 2), 500)).await.expect("told").state, None);
     assert_eq!(leases.len(), 2);
-    assert_eq!(app.one::<i64>("select count(*) from outbox.delivery where state = 'cancelled' and attempts = 1").await, 2);
+    assert_eq!(
+        app.one::<i64>("select count(*) from outbox.delivery where state = 'cancelled' and attempts = 1").await,
+        2
+    );
     assert_eq!(app.one::<i64>("select count(*) from outbox.attempt").await, 2);
 }
 
@@ -419,7 +437,9 @@ async fn health_is_added_up_and_a_locked_row_is_left_for_the_next_time() {
     };
     assert_eq!(app.one::<Vec<i64>>(&add(3, 2, 1)).await, [a, b]);
     assert_eq!(app.one::<Vec<i64>>(&add(0, 2, 2)).await, [a, b]);
-    operator.run(&format!("begin; select from outbox.subscription_health where subscription_id = {b} for update")).await;
+    operator
+        .run(&format!("begin; select from outbox.subscription_health where subscription_id = {b} for update"))
+        .await;
     assert_eq!(app.one::<Vec<i64>>(&add(1, 0, 0)).await, [a]);
     operator.run("commit").await;
     let counts: Vec<i64> = app
@@ -436,13 +456,23 @@ async fn health_is_added_up_and_a_locked_row_is_left_for_the_next_time() {
 async fn a_relay_loads_an_endpoint_with_its_living_secrets_only() {
     let db = Db::new().await;
     let (app, relay) = (db.session().await, Relay::new(&db).await);
-    let subscription = app.subscribe_with("*", "signature => 'x-signature', secret => 'first-secret-0001', timeout => '2 seconds'").await;
+    let subscription = app
+        .subscribe_with("*", "signature => 'x-signature', secret => 'first-secret-0001', timeout => '2 seconds'")
+        .await;
     let load = format!("select secrets from outbox_relay.load_subscriptions(array[{subscription}])");
     assert_eq!(relay.session.one::<Vec<String>>(&load).await, ["first-secret-0001"]);
     app.run(&format!("select outbox.rotate_secret({subscription}, secret => 'second-secret-002')")).await;
-    assert_eq!(relay.session.one::<Vec<String>>(&load).await, ["first-secret-0001", "second-secret-002"], "oldest first");
-    app.run(&format!("select outbox.rotate_secret({subscription}, overlap => '0', secret => 'third-secret-0003')")).await;
+    assert_eq!(
+        relay.session.one::<Vec<String>>(&load).await,
+        ["first-secret-0001", "second-secret-002"],
+        "oldest first"
+    );
+    app.run(&format!("select outbox.rotate_secret({subscription}, overlap => '0', secret => 'third-secret-0003')"))
+        .await;
     assert_eq!(relay.session.one::<Vec<String>>(&load).await, ["third-secret-0003"]);
-    let timeout: i32 = relay.session.one(&format!("select timeout_ms from outbox_relay.load_subscriptions(array[{subscription}])")).await;
+    let timeout: i32 = relay
+        .session
+        .one(&format!("select timeout_ms from outbox_relay.load_subscriptions(array[{subscription}])"))
+        .await;
     assert_eq!(timeout, 2000);
 }

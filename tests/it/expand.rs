@@ -1,11 +1,10 @@
 //! Expanding: every committed event becomes one delivery for each subscription that wants it, exactly
 //! once, in whatever order transactions end.
 
-use crate::support::{Db, Expand, PATIENCE, Relay, Session};
+use crate::support::{Db, Expand, Relay, Session};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 /// Expands all there is; the positions of the deliveries that came of it.
 async fn expanded_now(relay: &Relay) -> Vec<i64> {
@@ -25,7 +24,7 @@ async fn what_commits_late_is_expanded_late_and_once() {
     assert_eq!(expanded_now(&relay).await, [second]);
     a.run("commit").await;
     assert_eq!(expanded_now(&relay).await, [first]);
-    assert_eq!(expanded_now(&relay).await, []);
+    assert!(expanded_now(&relay).await.is_empty());
     b.assert_accounted().await;
 }
 
@@ -120,7 +119,7 @@ async fn a_prepared_transaction_is_expanded_when_it_commits() {
     b.run(&format!("commit prepared 'kept-{}'", a.pid)).await;
     assert_eq!(expanded_now(&relay).await, prepared[..1]);
     b.run(&format!("rollback prepared 'dropped-{}'", a.pid)).await;
-    assert_eq!(expanded_now(&relay).await, []);
+    assert!(expanded_now(&relay).await.is_empty());
     b.assert_accounted().await;
 }
 
@@ -259,7 +258,10 @@ async fn concurrent_expanders_and_writers_lose_and_double_nothing() {
     assert_eq!(observer.one::<i64>("select count(*) from outbox.event where type like 'lost.%'").await, 0);
     let distinct: HashSet<_> = leases.iter().copied().collect();
     assert_eq!(distinct.len(), leases.len(), "a lease was returned twice");
-    assert_eq!(observer.one::<i64>("select count(*) from outbox_relay.queue where state = 'leased'").await as usize, leases.len());
+    assert_eq!(
+        observer.one::<i64>("select count(*) from outbox_relay.queue where state = 'leased'").await as usize,
+        leases.len()
+    );
     observer.assert_accounted().await;
 }
 
@@ -375,7 +377,9 @@ async fn an_event_goes_to_every_subscription_of_its_tenant_and_to_no_other() {
     let a = app.subscribe_with("*", "tenant_id => 'acme'").await;
     let b = app.subscribe_with("a", "tenant_id => 'acme'").await;
     app.subscribe_with("*", "tenant_id => 'globex'").await;
-    let event_seq: i64 = app.one("insert into outbox.event (tenant_id, type, payload) values ('acme', 'a', '{}') returning event_seq").await;
+    let event_seq: i64 = app
+        .one("insert into outbox.event (tenant_id, type, payload) values ('acme', 'a', '{}') returning event_seq")
+        .await;
     let leases: HashSet<_> = relay.expand(&Expand::default()).await.leases.into_iter().collect();
     assert_eq!(leases, HashSet::from([(a, event_seq), (b, event_seq)]));
 }
@@ -418,7 +422,11 @@ async fn no_more_is_leased_than_the_relay_and_each_subscription_have_room_for() 
 
     app.insert_many("a", 10).await;
     let batch = relay.expand(&Expand { max_in_flight: 5, ..Expand::default() }).await;
-    assert_eq!((count(&batch.leases, small), count(&batch.leases, large)), (3, 5), "its own limit, the relay's default");
+    assert_eq!(
+        (count(&batch.leases, small), count(&batch.leases, large)),
+        (3, 5),
+        "its own limit, the relay's default"
+    );
     assert_eq!(batch.queued, 12);
 
     app.insert_many("a", 10).await;
@@ -481,69 +489,4 @@ async fn while_held_or_fenced_it_returns_no_row() {
     assert_eq!(late.try_expand(&Expand::default()).await, None);
 
     assert_eq!(relay.expand(&Expand::default()).await.leases.len(), 1, "nothing was lost meanwhile");
-}
-
-/// How many rows of the log's first segment this session has read since it began its transaction:
-/// by sequential scans, and through indexes.
-async fn reads(session: &Session) -> (i64, i64) {
-    let row = session
-        .query_one(
-            "select sum(seq_tup_read)::bigint, sum(idx_tup_fetch)::bigint from pg_stat_xact_user_tables where relname = 'event_s0'",
-            &[],
-        )
-        .await
-        .expect("the counters");
-    (row.get(0), row.get(1))
-}
-
-/// Each batch must read about as many events as it expands, whatever the planner believes.
-async fn assert_batches_read_by_index(app: &Session, relay: &Relay, event_limit: i32) {
-    for nth in 0..6 {
-        relay.session.run("begin").await;
-        let before = reads(&relay.session).await;
-        assert_eq!(relay.expand(&Expand { event_limit, ..Expand::default() }).await.expanded, event_limit);
-        let after = reads(&relay.session).await;
-        relay.session.run("commit").await;
-        assert_eq!(after.0 - before.0, 0, "batch {nth} read the whole segment");
-        assert!(after.1 - before.1 <= 4 * i64::from(event_limit), "batch {nth} read {} events", after.1 - before.1);
-    }
-    let began = Instant::now();
-    relay.expand_all(&Expand::queue_only(10_000)).await;
-    assert!(began.elapsed() < PATIENCE);
-    app.assert_accounted().await;
-}
-
-#[tokio::test]
-async fn with_no_statistics_it_reads_by_index() {
-    let db = Db::new().await;
-    let (app, relay) = (db.session().await, Relay::new(&db).await);
-    app.subscribe("order.*").await;
-    app.insert_many("a", 100_000).await;
-    assert_batches_read_by_index(&app, &relay, 128).await;
-}
-
-#[tokio::test]
-async fn with_statistics_from_when_it_was_empty_it_reads_by_index() {
-    let db = Db::new().await;
-    let (app, relay) = (db.session().await, Relay::new(&db).await);
-    app.subscribe("order.*").await;
-    app.insert("a", "{}").await;
-    relay.expand(&Expand::default()).await;
-    app.run("vacuum analyze outbox.event, outbox_relay.queue, outbox_relay.cursor, outbox_relay.route").await;
-    app.insert_many("a", 100_000).await;
-    assert_batches_read_by_index(&app, &relay, 128).await;
-}
-
-#[tokio::test]
-async fn a_large_transaction_that_commits_late_is_read_by_index() {
-    let db = Db::new().await;
-    let (app, late, relay) = (db.session().await, db.session().await, Relay::new(&db).await);
-    app.subscribe("order.*").await;
-    late.run("begin").await;
-    late.insert_many("a", 50_000).await;
-    app.insert_many("a", 1_000).await;
-    relay.expand_all(&Expand::default()).await;
-    late.run("commit").await;
-    app.insert_many("a", 1_000).await;
-    assert_batches_read_by_index(&app, &relay, 128).await;
 }

@@ -1,13 +1,20 @@
 //! One integration binary on a real PostgreSQL: each test has its own database, cloned from a template.
-//! The modules stand in the order an event meets them.
+//!
+//! In the order an event meets them: `produce`, `expand` (and `expand_plans`), `claim_and_record`; then what
+//! people do: `subscriptions`, `operate`, `accounting`, `maintain`, `roles`.
 
 mod support;
 
 mod accounting;
 mod claim_and_record;
 mod expand;
+mod expand_plans;
 mod maintain;
 mod operate;
 mod produce;
 mod roles;
 mod subscriptions;
+mod answers;
+mod delivery;
+mod isolation;
+mod relays;

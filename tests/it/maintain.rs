@@ -101,7 +101,8 @@ async fn events_of_a_new_segment_meet_the_same_rules() {
     app.refused("insert into outbox.event (type, payload) values ('not a type', '{}')", "OB001").await;
     app.refused("insert into outbox.event (type, payload) values ('b', '{}')", "OB004").await;
     app.insert("a", "{}").await;
-    let indexes: i64 = app.one("select count(*) from pg_index where indrelid = 'outbox.event_s1'::regclass and indisvalid").await;
+    let indexes: i64 =
+        app.one("select count(*) from pg_index where indrelid = 'outbox.event_s1'::regclass and indisvalid").await;
     assert_eq!(indexes, 3);
 }
 

@@ -25,7 +25,11 @@ async fn a_test_goes_to_its_subscription_alone() {
     let (app, relay) = (db.session().await, Relay::new(&db).await);
     let subscription = app.subscribe("order.*").await;
     app.subscribe("*").await;
-    let id: String = app.one(&format!("select outbox.send_test({subscription}, type => 'order.created', payload => '{{\"n\": 1}}')::text")).await;
+    let id: String = app
+        .one(&format!(
+            "select outbox.send_test({subscription}, type => 'order.created', payload => '{{\"n\": 1}}')::text"
+        ))
+        .await;
     let stored: bool = app
         .one_of("select type = 'order.created' and payload = '{\"n\": 1}' and addressed_to = 1 from outbox.event where event_id = $1::text::uuid", &[&id])
         .await;
@@ -40,7 +44,11 @@ async fn a_bad_test_is_refused() {
     let app = db.session().await;
     let subscription = app.subscribe("*").await;
     app.refused(&format!("select outbox.send_test({subscription}, type => 'not a type')"), "OB001").await;
-    app.refused(&format!("select outbox.send_test({subscription}, payload => to_jsonb(repeat('x', 2000000)))"), "OB003").await;
+    app.refused(
+        &format!("select outbox.send_test({subscription}, payload => to_jsonb(repeat('x', 2000000)))"),
+        "OB003",
+    )
+    .await;
     app.run(&format!("select outbox.send_test({subscription}, type => null, payload => null)")).await; // the defaults
 }
 
@@ -54,7 +62,9 @@ async fn whatever_its_state_a_delivery_is_due_now_after_a_replay() {
     assert_eq!(app.one::<String>(&replay(1)).await, "failed", "succeeded before: it has attempts");
     assert_eq!(app.one::<String>(&replay(2)).await, "failed");
     assert_eq!(app.one::<String>(&replay(3)).await, "pending");
-    let due: bool = app.one("select bool_and(next_attempt_at <= now() and failures = 0 and cause = 'replay') from outbox_relay.queue").await;
+    let due: bool = app
+        .one("select bool_and(next_attempt_at <= now() and failures = 0 and cause = 'replay') from outbox_relay.queue")
+        .await;
     assert!(due);
     assert_eq!(relay.claim(&Claim::default()).await.leases.len(), 3);
     assert_eq!(app.one::<String>(&replay(1)).await, "leased", "under way: nothing to do");
@@ -66,7 +76,10 @@ async fn whatever_its_state_a_delivery_is_due_now_after_a_replay() {
 async fn replays_compose_with_a_query() {
     let (_db, app, _relay, _) = history(&[200, 500, 200, 500]).await;
     app.run("create table orders (event_seq bigint); insert into orders values (1), (2)").await;
-    app.run("select outbox.replay(d.subscription_id, d.event_seq) from outbox.delivery d join orders o using (event_seq)").await;
+    app.run(
+        "select outbox.replay(d.subscription_id, d.event_seq) from outbox.delivery d join orders o using (event_seq)",
+    )
+    .await;
     assert_eq!(outstanding(&app).await, [1, 2]);
 }
 
@@ -94,15 +107,23 @@ async fn what_cannot_be_replayed_is_refused() {
     app.refused(&format!("select outbox.replay({subscription}, {unexpanded})"), "OB023").await;
     relay.expand_all(&Expand::default()).await;
 
-    let foreign: i64 = app.one("insert into outbox.event (tenant_id, type, payload) values ('globex', 'a', '{}') returning event_seq").await;
+    let foreign: i64 = app
+        .one("insert into outbox.event (tenant_id, type, payload) values ('globex', 'a', '{}') returning event_seq")
+        .await;
     let other = app.subscribe("*").await;
     app.run(&format!("select outbox.send_test({other})")).await;
     relay.expand_all(&Expand::default()).await;
     app.refused(&format!("select outbox.replay({subscription}, {foreign})"), "OB022").await;
     app.refused(&format!("select outbox.replay({subscription}, {})", foreign + 1), "OB022").await;
-    let by_id = format!("select outbox.replay(event_id, subscription_id => {subscription}) from outbox.event where event_seq = {foreign}");
+    let by_id = format!(
+        "select outbox.replay(event_id, subscription_id => {subscription}) from outbox.event where event_seq = {foreign}"
+    );
     app.refused(&by_id, "OB022").await;
-    app.refused("select outbox.replay(event_id, tenant_id => 'default') from outbox.event where tenant_id = 'globex'", "OB022").await;
+    app.refused(
+        "select outbox.replay(event_id, tenant_id => 'default') from outbox.event where tenant_id = 'globex'",
+        "OB022",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -145,7 +166,7 @@ async fn the_dead_letters_of_a_window_are_replayed_once() {
     app.run("update outbox_relay.finished set finished_at = timestamptz '2024-01-01 00:00:00+00' + make_interval(days => event_seq::int)").await;
     let failed = |more: &str| format!("select outbox.replay_failed({subscription}{more})");
     assert_eq!(app.one::<i64>(&failed(", dry_run => true")).await, 3);
-    assert_eq!(outstanding(&app).await, []);
+    assert!(outstanding(&app).await.is_empty());
     let window = ", since => '2024-01-02 00:00:00+00', until => '2024-01-03 00:00:00+00'";
     assert_eq!(app.one::<i64>(&failed(window)).await, 1, "since is inclusive, until exclusive");
     assert_eq!(outstanding(&app).await, [1]);
@@ -161,7 +182,10 @@ async fn what_never_got_a_delivery_is_found_in_its_window() {
     let db = Db::new().await;
     let (app, relay) = (db.session().await, Relay::new(&db).await);
     for day in 1..=4 {
-        app.run(&format!("select outbox.publish('order.created', '{{\"day\": {day}}}', occurred_at => '2024-01-0{day} 00:00:00+00')")).await;
+        app.run(&format!(
+            "select outbox.publish('order.created', '{{\"day\": {day}}}', occurred_at => '2024-01-0{day} 00:00:00+00')"
+        ))
+        .await;
     }
     app.run("select outbox.publish('other', '{}', occurred_at => '2024-01-02 00:00:00+00')").await;
     app.run("select outbox.publish('order.created', '{\"day\": 1}', tenant_id => 'globex')").await;
@@ -169,7 +193,7 @@ async fn what_never_got_a_delivery_is_found_in_its_window() {
     let subscription = app.subscribe_with("order.*", "filter => '$.day < 4'").await;
     let missing = |more: &str| format!("select outbox.replay_missing({subscription}{more})");
     assert_eq!(app.one::<i64>(&missing(", dry_run => true")).await, 3);
-    assert_eq!(outstanding(&app).await, []);
+    assert!(outstanding(&app).await.is_empty());
     let window = ", since => '2024-01-02 00:00:00+00', until => '2024-01-03 00:00:00+00'";
     assert_eq!(app.one::<i64>(&missing(window)).await, 1);
     assert_eq!(app.one::<i64>(&missing("")).await, 2);
@@ -201,7 +225,11 @@ async fn a_window_that_ends_before_it_begins_is_refused() {
     let app = db.session().await;
     let subscription = app.subscribe("*").await;
     for function in ["replay_failed", "replay_missing"] {
-        app.refused(&format!("select outbox.{function}({subscription}, since => '2024-01-02', until => '2024-01-01')"), "OB018").await;
+        app.refused(
+            &format!("select outbox.{function}({subscription}, since => '2024-01-02', until => '2024-01-01')"),
+            "OB018",
+        )
+        .await;
     }
 }
 
@@ -269,7 +297,9 @@ async fn settings_are_checked_when_they_are_set() {
         let set = format!("select outbox.set('{name}', {value})");
         if is_accepted {
             app.run(&set).await;
-            assert!(app.one::<bool>(&format!("select value = {value} from outbox.setting where name = '{name}'")).await);
+            assert!(
+                app.one::<bool>(&format!("select value = {value} from outbox.setting where name = '{name}'")).await
+            );
         } else {
             app.refused(&set, "OB030").await;
         }
@@ -362,7 +392,8 @@ async fn leases_of_the_cluster_that_was_left_behind_are_handed_back() {
     app.insert("a", "{}").await;
     assert_eq!(relay.expand_all(&Expand::default()).await.leases.len(), 1);
     app.kill(&relay.session).await;
-    app.run("update outbox_relay.origin set system_identifier = system_identifier + 1; select outbox.adopt('test')").await;
+    app.run("update outbox_relay.origin set system_identifier = system_identifier + 1; select outbox.adopt('test')")
+        .await;
     let next = Relay::named(&db, "relay-2", "test").await;
     assert_eq!(next.claim(&Claim::default()).await.leases.len(), 1);
 }

@@ -98,7 +98,9 @@ async fn publish_is_part_of_the_callers_transaction() {
 async fn a_key_used_again_by_the_tenant_returns_the_first_event() {
     let db = Db::new().await;
     let app = db.session().await;
-    let publish = |tenant: &str| format!("select outbox.publish('a', '{{}}', tenant_id => '{tenant}', idempotency_key => 'k')::text");
+    let publish = |tenant: &str| {
+        format!("select outbox.publish('a', '{{}}', tenant_id => '{tenant}', idempotency_key => 'k')::text")
+    };
     let first: String = app.one(&publish("acme")).await;
     let again: String = app.one(&publish("acme")).await;
     let other: String = app.one(&publish("globex")).await;
@@ -136,7 +138,7 @@ async fn a_key_of_a_transaction_that_rolled_back_is_free_for_who_waited() {
 }
 
 /// What is refused, by `publish` and by a plain insert alike: column, value in SQL, SQLSTATE.
-const UNACCEPTABLE: [(&str, &str, &str); 19] = [
+const UNACCEPTABLE: [(&str, &str, &str); 12] = [
     ("type", "''", "OB001"),
     ("type", "'order..created'", "OB001"),
     ("type", "'.order'", "OB001"),
@@ -146,15 +148,15 @@ const UNACCEPTABLE: [(&str, &str, &str); 19] = [
     ("type", "repeat('x', 129)", "OB001"),
     ("tenant_id", "''", "OB002"),
     ("tenant_id", "repeat('x', 129)", "OB002"),
-    ("tenant_id", "E'a\\tb'", "OB002"),
     ("payload", "to_jsonb(repeat('x', 1048600))", "OB003"),
-    ("metadata", "'[]'", "OB005"),
-    ("metadata", "'null'", "OB005"),
     ("occurred_at", "'infinity'", "OB005"),
     ("occurred_at", "'-infinity'", "OB005"),
-    ("occurred_at", "'10000-01-01 00:00:00+00'", "OB005"),
-    ("deliver_at", "'infinity'", "OB005"),
-    ("deliver_at", "'0044-03-15 00:00:00+00 BC'", "OB005"),
+];
+
+/// What `publish` refuses besides; in a plain insert it would harm no delivery, and each condition costs.
+const UNACCEPTABLE_TO_PUBLISH: [(&str, &str, &str); 3] = [
+    ("metadata", "'[]'", "OB005"),
+    ("metadata", "'null'", "OB005"),
     ("ordering_key", "repeat('x', 256)", "OB005"),
 ];
 
@@ -173,8 +175,15 @@ async fn what_could_not_be_delivered_is_refused_with_a_code_and_a_hint() {
             other => (format!(", {other}"), format!(", {value}")),
         };
         let argument = if name.is_empty() { String::new() } else { format!(", {column} => {value}") };
-        app.refused(&format!("insert into outbox.event (type, payload{name}) values ({kind}, {payload}{last})"), sqlstate).await;
+        app.refused(
+            &format!("insert into outbox.event (type, payload{name}) values ({kind}, {payload}{last})"),
+            sqlstate,
+        )
+        .await;
         app.refused(&format!("select outbox.publish({kind}, {payload}{argument})"), sqlstate).await;
+    }
+    for (column, value, sqlstate) in UNACCEPTABLE_TO_PUBLISH {
+        app.refused(&format!("select outbox.publish('a', '{{}}', {column} => {value})"), sqlstate).await;
     }
     assert_eq!(app.one::<i64>("select count(*) from outbox.event").await, 0);
 }
@@ -273,7 +282,9 @@ async fn from_the_first_definition_on_undefined_and_archived_types_are_refused()
 
     app.run("select outbox.define_event_type('order.created')").await;
     app.insert("order.created", "{}").await;
-    let kept: bool = app.one("select description = 'An order' and schema is not null and archived_at is null from outbox.event_type").await;
+    let kept: bool = app
+        .one("select description = 'An order' and schema is not null and archived_at is null from outbox.event_type")
+        .await;
     assert!(kept, "a definition that says nothing changes nothing");
 }
 

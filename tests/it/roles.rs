@@ -8,7 +8,10 @@ const ROLES: [&str; 4] = ["outbox_producer", "outbox_viewer", "outbox_operator",
 const TABLE: [(&str, [bool; 4]); 60] = [
     // Events in.
     ("insert into outbox.event (type, payload) values ('a', '{}')", [true, false, false, false]),
-    ("insert into outbox.event (type, payload, event_id, tenant_id, occurred_at, ordering_key, priority, deliver_at, metadata) values ('a', '{}', gen_random_uuid(), 't', now(), 'k', 1, now(), '{}')", [true, false, false, false]),
+    (
+        "insert into outbox.event (type, payload, event_id, tenant_id, occurred_at, ordering_key, priority, deliver_at, metadata) values ('a', '{}', gen_random_uuid(), 't', now(), 'k', 1, now(), '{}')",
+        [true, false, false, false],
+    ),
     ("insert into outbox.event (type, payload, event_seq) values ('a', '{}', 99)", [false; 4]),
     ("insert into outbox.event (type, payload, xact) values ('a', '{}', pg_current_xact_id())", [false; 4]),
     ("insert into outbox.event (type, payload, addressed_to) values ('a', '{}', 1)", [false; 4]),
@@ -54,10 +57,16 @@ const TABLE: [(&str, [bool; 4]); 60] = [
     ("select outbox.release()", [false, false, true, false]),
     ("select outbox.adopt('test')", [false, false, true, false]),
     ("select outbox.set('retention', '40 days')", [false, false, true, false]),
-    ("update outbox.subscription set url = 'https://other.example.com/in', event_types = '{b}', filter = '$.a', description = 'x'", [false, false, true, false]),
+    (
+        "update outbox.subscription set url = 'https://other.example.com/in', event_types = '{b}', filter = '$.a', description = 'x'",
+        [false, false, true, false],
+    ),
     ("update outbox.subscription set tenant_id = 'globex'", [false; 4]),
     ("update outbox.subscription set active = false, disabled_at = now()", [false; 4]),
-    ("insert into outbox.subscription (name, url, event_types, retry_policy) values ('n', 'https://a.example.com', '{a}', 'none')", [false; 4]),
+    (
+        "insert into outbox.subscription (name, url, event_types, retry_policy) values ('n', 'https://a.example.com', '{a}', 'none')",
+        [false; 4],
+    ),
     ("delete from outbox.subscription", [false; 4]),
     ("update outbox.setting set value = 'x'", [false; 4]),
     ("insert into outbox.retry_policy (name, delays) values ('mine', '{1s}')", [false, false, true, false]),
@@ -121,7 +130,9 @@ async fn a_producer_is_told_what_is_wrong_with_an_event() {
     let db = Db::new().await;
     db.session().await.run("select outbox.set('max_payload_bytes', '2048')").await;
     let producer = db.session_as("outbox_producer").await;
-    let error = producer.refused("insert into outbox.event (type, payload) values ('a', to_jsonb(repeat('x', 4000)))", "OB003").await;
+    let error = producer
+        .refused("insert into outbox.event (type, payload) values ('a', to_jsonb(repeat('x', 4000)))", "OB003")
+        .await;
     assert!(error.message().contains("2048"), "{error:?}");
     producer.refused("insert into outbox.event (type, payload) values ('', '{}')", "OB001").await;
     db.session().await.run("select outbox.define_event_type('known')").await;

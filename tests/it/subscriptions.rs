@@ -8,14 +8,16 @@ async fn subscribe_shows_the_secret_this_once() {
     let db = Db::new().await;
     let app = db.session().await;
     let row = app
-        .query_one("select (s).* from outbox.subscribe('https://hooks.example.com/in', '{order.*}', tenant_id => 'acme') s", &[])
+        .query_one(
+            "select (s).* from outbox.subscribe('https://hooks.example.com/in', '{order.*}', tenant_id => 'acme') s",
+            &[],
+        )
         .await
         .expect("subscribed");
     let (id, secret, key_id): (i64, String, String) = (row.get(0), row.get(1), row.get(2));
     assert!(secret.starts_with("whsec_") && secret.len() == 50, "the base64 of 32 bytes");
-    let is_right: bool = app
-        .one_of("select $1 = left(encode(sha256(convert_to($2, 'UTF8')), 'hex'), 16)", &[&key_id, &secret])
-        .await;
+    let is_right: bool =
+        app.one_of("select $1 = left(encode(sha256(convert_to($2, 'UTF8')), 'hex'), 16)", &[&key_id, &secret]).await;
     assert!(is_right, "the key id is the hash of the secret's text");
     let known: bool = app
         .one_of("select exists (select from outbox.signing_key where subscription_id = $1 and key_id = $2 and algorithm = 'hmac-sha256')", &[&id, &key_id])
@@ -71,7 +73,12 @@ async fn a_bad_subscription_is_refused_with_a_code_and_a_hint() {
         ("'https://hooks.example.com/'", "'{a}'", "secret => 'long-enough-but-not-whsec'", "OB015"),
         ("'https://hooks.example.com/'", "'{a}'", "secret => 'whsec_!!!!!!!!!!!!!!!!!!!!!!!!'", "OB015"),
         ("'https://hooks.example.com/'", "'{a}'", "secret => 'whsec_c2hvcnRzaG9ydA=='", "OB015"),
-        ("'https://hooks.example.com/'", "'{a}'", "signature => 'x-signature', secret => 'with a space inside'", "OB015"),
+        (
+            "'https://hooks.example.com/'",
+            "'{a}'",
+            "signature => 'x-signature', secret => 'with a space inside'",
+            "OB015",
+        ),
         ("'https://hooks.example.com/'", "'{a}'", "headers => '[]'", "OB016"),
         ("'https://hooks.example.com/'", "'{a}'", "headers => '{\"x-n\": 1}'", "OB016"),
         ("'https://hooks.example.com/'", "'{a}'", "headers => '{\"x n\": \"1\"}'", "OB016"),
@@ -116,7 +123,8 @@ async fn good_urls_are_accepted() {
 async fn the_query_of_a_refused_url_is_not_repeated() {
     let db = Db::new().await;
     let app = db.session().await;
-    let error = app.refused("select outbox.subscribe('http://hooks.example.com/in?token=hunter2', '{a}')", "OB010").await;
+    let error =
+        app.refused("select outbox.subscribe('http://hooks.example.com/in?token=hunter2', '{a}')", "OB010").await;
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
 }
 
@@ -196,7 +204,8 @@ async fn paused_nothing_new_is_made_and_what_is_outstanding_waits() {
     let after = app.insert("a", "{}").await;
     assert_eq!(relay.expand_all(&Expand::default()).await.leases, [(subscription, after)]);
     assert_eq!(relay.claim(&Claim::default()).await.leases, [(subscription, before)]);
-    let clear: bool = app.one("select active and disabled_at is null and disabled_reason is null from outbox.subscription").await;
+    let clear: bool =
+        app.one("select active and disabled_at is null and disabled_reason is null from outbox.subscription").await;
     assert!(clear);
     app.assert_accounted().await;
 }
@@ -228,7 +237,9 @@ async fn unsubscribing_cancels_what_is_outstanding_and_keeps_history() {
     assert_eq!(app.deliveries().await.len(), 3);
     let loaded: i64 = relay
         .session
-        .one(&format!("select coalesce(sum(cardinality(secrets)), 0) from outbox_relay.load_subscriptions(array[{subscription}])"))
+        .one(&format!(
+            "select coalesce(sum(cardinality(secrets)), 0) from outbox_relay.load_subscriptions(array[{subscription}])"
+        ))
         .await;
     assert_eq!(loaded, 0, "its keys are revoked");
     app.assert_accounted().await;
@@ -273,14 +284,19 @@ async fn after_a_rotation_both_secrets_sign_until_the_overlap_is_over() {
     let subscription = app.subscribe("*").await;
     let version: i64 = app.one("select version from outbox.subscription").await;
     let old: String = app.one("select key_id from outbox.signing_key").await;
-    let row = app.query_one(&format!("select (k).* from outbox.rotate_secret({subscription}, overlap => '1 hour') k"), &[]).await.expect("rotated");
+    let row = app
+        .query_one(&format!("select (k).* from outbox.rotate_secret({subscription}, overlap => '1 hour') k"), &[])
+        .await
+        .expect("rotated");
     let (secret, key_id): (String, String) = (row.get(0), row.get(1));
     assert!(secret.starts_with("whsec_") && key_id != old);
     let overlaps: bool = app
         .one_of("select expires_at = created_at + interval '1 hour' or expires_at > now() + interval '59 minutes' from outbox.signing_key where key_id = $1", &[&old])
         .await;
     assert!(overlaps);
-    assert!(app.one_of::<bool>("select expires_at is null from outbox.signing_key where key_id = $1", &[&key_id]).await);
+    assert!(
+        app.one_of::<bool>("select expires_at is null from outbox.signing_key where key_id = $1", &[&key_id]).await
+    );
     assert!(app.one::<i64>("select version from outbox.subscription").await > version, "relays load the keys anew");
 
     app.run(&format!("select outbox.rotate_secret({subscription})")).await;
@@ -288,7 +304,9 @@ async fn after_a_rotation_both_secrets_sign_until_the_overlap_is_over() {
         .one_of("select expires_at between now() + interval '23 hours' and now() + interval '24 hours' from outbox.signing_key where key_id = $1", &[&key_id])
         .await;
     assert!(as_set, "the setting secret_overlap");
-    let kept: bool = app.one_of("select expires_at < now() + interval '61 minutes' from outbox.signing_key where key_id = $1", &[&old]).await;
+    let kept: bool = app
+        .one_of("select expires_at < now() + interval '61 minutes' from outbox.signing_key where key_id = $1", &[&old])
+        .await;
     assert!(kept, "a later rotation lengthens nothing");
 }
 
@@ -299,10 +317,16 @@ async fn bad_rotations_are_refused() {
     let subscription = app.subscribe_with("*", "signature => 'x-signature', secret => 'first-secret-0001'").await;
     app.refused(&format!("select outbox.rotate_secret({subscription}, overlap => '-1 hour')"), "OB018").await;
     app.refused(&format!("select outbox.rotate_secret({subscription}, overlap => '31 days')"), "OB018").await;
-    let error = app.refused(&format!("select outbox.rotate_secret({subscription}, secret => 'first-secret-0001')"), "OB015").await;
+    let error = app
+        .refused(&format!("select outbox.rotate_secret({subscription}, secret => 'first-secret-0001')"), "OB015")
+        .await;
     assert!(!format!("{error:?}").contains("first-secret"), "{error:?}");
     app.refused(&format!("select outbox.rotate_secret({subscription}, secret => 'short')"), "OB015").await;
-    assert_eq!(app.one::<i64>("select count(*) from outbox.signing_key where expires_at is null").await, 1, "nothing changed");
+    assert_eq!(
+        app.one::<i64>("select count(*) from outbox.signing_key where expires_at is null").await,
+        1,
+        "nothing changed"
+    );
 }
 
 #[tokio::test]
@@ -326,9 +350,14 @@ async fn every_function_refuses_a_subscription_that_is_not_there_or_not_the_tena
     relay.expand_all(&Expand::default()).await;
     let before: HashSet<_> = app.deliveries().await;
     for call in CALLS {
-        let error = app.refused(&format!("select outbox.{}", call.replace('%', &subscription.to_string())), "OB022").await;
+        let error =
+            app.refused(&format!("select outbox.{}", call.replace('%', &subscription.to_string())), "OB022").await;
         assert_eq!(error.message(), "tenant mismatch");
-        app.run(&format!("begin; select outbox.{}; rollback", call.replace('%', &subscription.to_string()).replace("globex", "acme"))).await;
+        app.run(&format!(
+            "begin; select outbox.{}; rollback",
+            call.replace('%', &subscription.to_string()).replace("globex", "acme")
+        ))
+        .await;
     }
     for call in &CALLS[..9] {
         for missing in ["999", "null::bigint"] {

@@ -19,6 +19,13 @@ begin
         raise exception using errcode = 'OB005', message = 'payload is null',
             hint = 'Pass a JSON value; for an event without content that is {} or the JSON null.';
     end if;
+    if jsonb_typeof(publish.metadata) <> 'object' then
+        raise exception using errcode = 'OB005', message = format('metadata is a JSON %s, not an object', jsonb_typeof(publish.metadata)),
+            hint = 'Pass an object, as {"traceparent": "00-…"}.';
+    elsif octet_length(publish.ordering_key) > 255 then
+        raise exception using errcode = 'OB005', message = 'ordering_key is longer than 255 bytes',
+            hint = 'Use the identifier of what must stay in order, as an order number.';
+    end if;
     publish.tenant_id := coalesce(publish.tenant_id, 'default');
     publish.event_id := coalesce(publish.event_id,
         -- the default of outbox.event.event_id

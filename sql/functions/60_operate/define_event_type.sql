@@ -7,6 +7,8 @@ as $$
 --
 -- The first definition makes the trigger that refuses other types. That takes SHARE ROW EXCLUSIVE on
 -- outbox.event: it waits for open writers and they for it, so it gives up after two seconds.
+declare
+    before_lock text;
 begin
     if define_event_type.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or octet_length(define_event_type.type) > 128 or define_event_type.type is null then
         raise exception using errcode = 'OB001', message = format('event type %s is not acceptable', quote_nullable(left(define_event_type.type, 150))),
@@ -21,6 +23,7 @@ begin
         example = coalesce(excluded.example, t.example), version = coalesce(excluded.version, t.version),
         archived_at = null, updated_at = now();
     if not exists (select from pg_trigger g where g.tgrelid = 'outbox.event'::regclass and g.tgname = 'event_catalog') then
+        before_lock := current_setting('lock_timeout');
         perform set_config('lock_timeout', '2s', true);
         begin
             create or replace trigger event_catalog after insert on outbox.event
@@ -30,7 +33,7 @@ begin
             raise exception using errcode = 'OB040', message = 'a transaction that writes events is open for too long',
                 hint = 'The first definition of an event type needs a moment without writers. Try again.';
         end;
-        perform set_config('lock_timeout', '0', true);
+        perform set_config('lock_timeout', before_lock, true);
     end if;
 end
 $$;

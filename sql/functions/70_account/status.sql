@@ -10,14 +10,17 @@ as $$
 -- subscription, has waited; zero when nothing waits.
 with c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
 unexpanded as (
-    select count(*) as count, min(u.occurred_at) as oldest
+    -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
+    select count(*) as count, min(case when substr(u.event_id::text, 15, 1) = '7'
+        then to_timestamp(('x' || lpad(left(replace(u.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
+        else u.occurred_at end) as oldest
     from c cross join lateral (
-        select e.occurred_at from outbox.event e
-        where e.event_seq > greatest(c.seen_seq, c.position)
+        select e.event_id, e.occurred_at from outbox.event e
+        where e.event_seq > c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)
         union all
-        select e.occurred_at from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
-        where e.event_seq > c.floor_seq and e.event_seq <= greatest(c.seen_seq, c.position)
+        select e.event_id, e.occurred_at from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
+        where e.event_seq > c.floor_seq and e.event_seq <= c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u),
 queued as (
     select count(*) filter (where q.state = 'pending') as pending, count(*) filter (where q.state = 'leased') as leased,

@@ -4,6 +4,9 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
+/// The width of a paragraph, in characters.
+const PARAGRAPH: usize = 76;
+
 /// Writes to standard output; in colour if that is a terminal and `NO_COLOR` is unset.
 pub(super) struct Narrator {
     began_at: Instant,
@@ -28,14 +31,33 @@ impl Narrator {
     pub(super) fn chapter(&mut self, title: &str) {
         self.chapter += 1;
         let (number, elapsed_s) = (self.chapter, self.elapsed_s());
-        write_line(format_args!("\n{} {}", self.paint("1;36", format_args!("{number:>2}. {title:<62}")), self.dim(format_args!("{elapsed_s:5.1} s"))));
+        write_line(format_args!(
+            "\n{} {}",
+            self.paint("1;36", format_args!("{number:>2}. {title:<68}")),
+            self.dim(format_args!("{elapsed_s:5.1} s"))
+        ));
     }
 
-    /// What happens; the text is broken into lines by whoever wrote it.
+    /// What happens, as a paragraph.
     pub(super) fn say(&self, text: impl Display) {
-        for line in text.to_string().lines() {
-            write_line(format_args!("    {line}"));
+        let text = text.to_string();
+        let mut line = String::new();
+        for word in text.split_whitespace() {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > PARAGRAPH {
+                self.row(&line);
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
         }
+        self.row(line);
+    }
+
+    /// A line of a table, or one that is not to be broken.
+    pub(super) fn row(&self, text: impl Display) {
+        write_line(format_args!("    {text}"));
     }
 
     /// What somebody types.

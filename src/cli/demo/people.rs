@@ -20,17 +20,89 @@ pub(super) const CLUBS: [(&str, &str); 8] = [
 pub(super) const MEMBERS: usize = 12;
 
 const FIRST_NAMES: [&str; 40] = [
-    "Adèle", "Alain", "Amina", "Anaïs", "André", "Bastien", "Brigitte", "Cédric", "Chantal", "Claude", "Colette",
-    "Damien", "Denis", "Élodie", "Émile", "Fabienne", "Farid", "Gérard", "Ginette", "Henri", "Inès", "Jean-Luc",
-    "Josette", "Karim", "Lucie", "Lucien", "Magali", "Marcel", "Marius", "Mireille", "Nadia", "Norbert", "Odette",
-    "Pascal", "Raymonde", "René", "Sylvain", "Thérèse", "Yvette", "Zoé",
+    "Adèle",
+    "Alain",
+    "Amina",
+    "Anaïs",
+    "André",
+    "Bastien",
+    "Brigitte",
+    "Cédric",
+    "Chantal",
+    "Claude",
+    "Colette",
+    "Damien",
+    "Denis",
+    "Élodie",
+    "Émile",
+    "Fabienne",
+    "Farid",
+    "Gérard",
+    "Ginette",
+    "Henri",
+    "Inès",
+    "Jean-Luc",
+    "Josette",
+    "Karim",
+    "Lucie",
+    "Lucien",
+    "Magali",
+    "Marcel",
+    "Marius",
+    "Mireille",
+    "Nadia",
+    "Norbert",
+    "Odette",
+    "Pascal",
+    "Raymonde",
+    "René",
+    "Sylvain",
+    "Thérèse",
+    "Yvette",
+    "Zoé",
 ];
 
 const LAST_NAMES: [&str; 40] = [
-    "Amato", "Arnaud", "Aubert", "Barthélemy", "Benali", "Blanc", "Bonnefoy", "Bouchard", "Brun", "Castellani",
-    "Chabert", "Cohen", "Daumas", "Delmas", "Esposito", "Fabre", "Faure", "Garcin", "Gastaldi", "Giraud", "Imbert",
-    "Jourdan", "Khelifi", "Lombard", "Marchetti", "Martin", "Mistral", "Nguyen", "Olive", "Pagnol", "Pellegrin",
-    "Quilichini", "Reynaud", "Ricard", "Roux", "Sabatier", "Tosello", "Vial", "Villeneuve", "Ziani",
+    "Amato",
+    "Arnaud",
+    "Aubert",
+    "Barthélemy",
+    "Benali",
+    "Blanc",
+    "Bonnefoy",
+    "Bouchard",
+    "Brun",
+    "Castellani",
+    "Chabert",
+    "Cohen",
+    "Daumas",
+    "Delmas",
+    "Esposito",
+    "Fabre",
+    "Faure",
+    "Garcin",
+    "Gastaldi",
+    "Giraud",
+    "Imbert",
+    "Jourdan",
+    "Khelifi",
+    "Lombard",
+    "Marchetti",
+    "Martin",
+    "Mistral",
+    "Nguyen",
+    "Olive",
+    "Pagnol",
+    "Pellegrin",
+    "Quilichini",
+    "Reynaud",
+    "Ricard",
+    "Roux",
+    "Sabatier",
+    "Tosello",
+    "Vial",
+    "Villeneuve",
+    "Ziani",
 ];
 
 /// A competition as its organiser announces it.
@@ -109,5 +181,25 @@ impl Form {
             18..60 => "senior",
             _ => "veteran",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_run_draws_the_same_members_with_numbers_of_their_own() {
+        let draw = || {
+            let mut random = fastrand::Rng::with_seed(1);
+            let numbered = (0..CLUBS.len()).flat_map(|club| (1..=MEMBERS).map(move |number| (club, number)));
+            numbered.map(|(club, number)| Form::draw(&mut random, club, number)).collect::<Vec<_>>()
+        };
+        let (forms, again) = (draw(), draw());
+        assert_eq!(format!("{forms:?}"), format!("{again:?}"));
+        let numbers: BTreeSet<_> = forms.iter().map(|form| form.license_number.clone()).collect();
+        let members: BTreeSet<_> = forms.iter().map(|form| form.member_id).collect();
+        assert_eq!((numbers.len(), members.len()), (forms.len(), forms.len()));
     }
 }

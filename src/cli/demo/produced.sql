@@ -5,7 +5,7 @@ from (values
     ('license.transferred',   (select count(*) from petanque.transfer)),
     ('competition.created',   (select count(*) from petanque.competition)),
     ('result.published',      (select count(*) from petanque.result)),
-    ('competition.completed', (select count(*) from petanque.competition where completed_at is not null)),
+    ('competition.completed', (select count(completed_at) from petanque.competition)),
     ('ranking.updated',       (select count(*) from petanque.ranking)),
     ('sanction.created',      (select count(*) from petanque.sanction))) p (type, facts)
 left join outbox.event e using (type)

@@ -146,7 +146,10 @@ impl Stage {
             drop(orders);
             guard.wait().await?;
         }
-        self.wait_for("the database to notice that the relay is gone", async |stage| Ok(stage.status("relays").await? == 0)).await
+        self.wait_for("the database to notice that the relay is gone", async |stage| {
+            Ok(stage.status("relays").await? == 0)
+        })
+        .await
     }
 
     /// Asks the relay to stop and waits until it has.
@@ -161,7 +164,8 @@ impl Stage {
 
     /// One number of `outbox.status()`.
     pub(super) async fn status(&self, column: &str) -> Result<i64, DemoError> {
-        let row = self.operator.query_one("select (to_jsonb(s) ->> $1)::bigint from outbox.status() s", &[&column]).await?;
+        let row =
+            self.operator.query_one("select (to_jsonb(s) ->> $1)::bigint from outbox.status() s", &[&column]).await?;
         Ok(row.get::<_, Option<i64>>(0).unwrap_or(0))
     }
 
@@ -175,7 +179,11 @@ impl Stage {
     }
 
     /// Waits for a condition, as long as that may take.
-    pub(super) async fn wait_for(&self, what: &str, mut condition: impl AsyncFnMut(&Self) -> Result<bool, DemoError>) -> Result<(), DemoError> {
+    pub(super) async fn wait_for(
+        &self,
+        what: &str,
+        mut condition: impl AsyncFnMut(&Self) -> Result<bool, DemoError>,
+    ) -> Result<(), DemoError> {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self).await? {
             if Instant::now() > deadline {

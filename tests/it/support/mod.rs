@@ -3,9 +3,15 @@
 //! Two sessions are interleaved by explicit steps. Where a test must know that a session waits, it asks
 //! `pg_blocking_pids` until it does ([`Session::wait_until_blocked`]); no test sleeps and hopes.
 
+mod cable;
+mod daemon;
 mod relay;
+mod sink;
 
+pub(crate) use cable::Cable;
+pub(crate) use daemon::{Daemon, Outboxd};
 pub(crate) use relay::{Claim, Expand, Relay, Sent, sent};
+pub(crate) use sink::{Sink, raw_answer, raw_sink};
 
 use outboxd::schema;
 use outboxd::throwaway::{Options, Throwaway};
@@ -203,7 +209,10 @@ impl Session {
     /// The first column of all rows.
     pub(crate) async fn all<T: FromSqlOwned>(&self, sql: &str) -> Vec<T> {
         let rows = self.client.query(sql, &[]).await;
-        rows.unwrap_or_else(|error| panic!("{sql}: {}", schema::describe(&error))).iter().map(|row| row.get(0)).collect()
+        rows.unwrap_or_else(|error| panic!("{sql}: {}", schema::describe(&error)))
+            .iter()
+            .map(|row| row.get(0))
+            .collect()
     }
 
     /// Runs a statement that must be refused with this SQLSTATE and, if it is one of ours, a hint.

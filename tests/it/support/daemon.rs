@@ -1,0 +1,157 @@
+//! The real binary, as a process of its own: configured by its environment, heard by its log.
+
+use super::{Db, PATIENCE};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_outboxd");
+
+/// A command line of `outboxd` that sees no environment but what is set here.
+pub(crate) struct Outboxd {
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+}
+
+impl Outboxd {
+    pub(crate) fn new(arguments: &[&str]) -> Self {
+        Self { arguments: arguments.iter().map(ToString::to_string).collect(), environment: BTreeMap::new() }
+    }
+
+    /// Against that database, sending to the loopback interface.
+    pub(crate) fn on(url: &str, arguments: &[&str]) -> Self {
+        Self::new(arguments).set("DATABASE_URL", url).set("OUTBOXD_EGRESS__ALLOW", r#"["127.0.0.0/8"]"#)
+    }
+
+    /// One variable of its environment.
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(&self.arguments).env_clear().envs(&self.environment).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end: exit code, what it printed, what it complained of.
+    pub(crate) async fn output(&self) -> Output {
+        let mut command = self.command();
+        let output = tokio::task::spawn_blocking(move || command.output().expect("outboxd runs"));
+        let output = tokio::time::timeout(PATIENCE, output).await.expect("outboxd ends").expect("it was waited for");
+        Output {
+            code: output.status.code(),
+            printed: String::from_utf8(output.stdout).expect("UTF-8"),
+            complained: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+
+    /// Starts it and lets it run.
+    pub(crate) fn spawn(&self) -> Daemon {
+        let mut child = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("outboxd starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        collect(child.stdout.take().expect("a pipe"), log.clone());
+        collect(child.stderr.take().expect("a pipe"), log.clone());
+        Daemon { child, log }
+    }
+}
+
+/// What a command that ended left behind.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) code: Option<i32>,
+    pub(crate) printed: String,
+    pub(crate) complained: String,
+}
+
+fn collect(pipe: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut log = log.lock().expect("no panic while logging");
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
+/// `outboxd run`, killed when it is dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Daemon {
+    /// A relay of that name with few connections.
+    pub(crate) fn relay(url: &str, name: &str) -> Outboxd {
+        Outboxd::on(url, &["run"]).set("OUTBOXD_RELAY__NAME", name).set("OUTBOXD_DATABASE__POOL_SIZE", "2")
+    }
+
+    /// A relay with the defaults, registered.
+    pub(crate) async fn on(db: &Db) -> Self {
+        Self::relay(&db.url(), "relay-1").spawn().registered().await
+    }
+
+    /// Waits until it has registered with the database.
+    pub(crate) async fn registered(mut self) -> Self {
+        self.wait_for_log("registered").await;
+        self
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("no panic while logging").clone()
+    }
+
+    /// Waits until a line of its log says this.
+    pub(crate) async fn wait_for_log(&mut self, text: &str) {
+        let began = Instant::now();
+        while !self.log().contains(text) {
+            assert!(began.elapsed() < PATIENCE, "no {text:?} in:\n{}", self.log());
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                // What it wrote last is on its way.
+                sleep(Duration::from_millis(50)).await;
+                assert!(self.log().contains(text), "{status} without {text:?}:\n{}", self.log());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// SIGKILL: it cannot do anything about it. Returns once it is gone.
+    pub(crate) fn kill(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM: it is asked to stop.
+    pub(crate) fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "there is no process to stop");
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "still running:\n{}", self.log());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- end of the relay's log\n{}\n---", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+    }
+}
