@@ -8,6 +8,8 @@
 //! What it holds in memory is bounded by `concurrency`: leases are taken only into free room, and not at
 //! all while results wait unrecorded. A backlog stays in the log, or as pending rows.
 
+mod session;
+
 use crate::attempt;
 use crate::config::ConnectSettings;
 use crate::db::{Db, DbError, HealthDelta, Room, Tick};
@@ -300,27 +302,6 @@ impl Relay {
         self.housekeeping = Some(tokio::spawn(housekeep(self.db.clone(), self.epoch, deltas, maintain)));
     }
 
-    fn start_connecting(&mut self) {
-        let (target, settings) = (self.target.clone(), self.settings.clone());
-        // Taken up again only for the results that are still to be recorded under it.
-        let previous = self.unrecorded.contains_key(&self.epoch).then_some(self.epoch);
-        self.reconnecting = Some(tokio::spawn(async move {
-            let identity = Identity { name: &settings.name, environment: &settings.environment };
-            let mut wait = RETRY.0;
-            loop {
-                match Direct::open(&target, &identity, settings.listen, previous).await {
-                    Ok(direct) => return direct,
-                    Err(error) => {
-                        warn!(%error, retry_ms = wait.as_millis() as u64, "the database cannot be reached");
-                        // Spread, so that a fleet does not come back in step.
-                        sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
-                        wait = (wait * 2).min(RETRY.1);
-                    }
-                }
-            }
-        }));
-    }
-
     /// Claims what is due, else expands what is new, else goes to sleep the way `wake` describes.
     async fn start_leasing(&mut self, now: Instant) {
         let room = self.room();
@@ -352,24 +333,6 @@ impl Relay {
         if room * 8 < self.settings.concurrency { self.lease_at.max(self.leased_at + LEASE_PACE) } else { self.lease_at }
     }
 
-    /// Takes the door and looks once more; while a writer holds it, looks again after a little while.
-    async fn try_to_sleep(&mut self, now: Instant) {
-        let Some(direct) = self.direct.as_mut() else { return };
-        match timeout(DIRECT_TIMEOUT, direct.try_door()).await {
-            Ok(Ok(true)) => {
-                self.has_door = true;
-                self.log_wanted = true;
-                self.lease_at = now;
-            }
-            Ok(Ok(false)) => {
-                self.log_wanted = true;
-                self.lease_at = now + self.door_backoff;
-                self.door_backoff = (self.door_backoff * 2).min(DOOR_BACKOFF.1);
-            }
-            Ok(Err(_)) | Err(_) => self.lose_direct(),
-        }
-    }
-
     fn on_heard(&mut self, heard: Heard) {
         let now = Instant::now();
         if heard.lost {
@@ -385,35 +348,6 @@ impl Relay {
         }
     }
 
-    async fn on_connected(&mut self, direct: Direct) {
-        if self.epoch == direct.epoch {
-            info!(epoch = self.epoch, "connected again");
-        } else {
-            info!(epoch = direct.epoch, relay = %self.settings.name, environment = %self.settings.environment, "registered");
-        }
-        self.epoch = direct.epoch;
-        self.direct = Some(direct);
-        self.has_door = false;
-        self.log_wanted = true;
-        self.due_at = Some(Instant::now());
-        self.tick_at = Instant::now();
-        self.retire_doubted().await;
-    }
-
-    /// Begins a new epoch if the present one is doubted; the old one lives until its last result is recorded.
-    async fn retire_doubted(&mut self) {
-        let Some(doubted) = self.doubted else { return };
-        let Some(direct) = self.direct.as_mut() else { return }; // once it is back
-        if direct.epoch == doubted {
-            if !matches!(timeout(DIRECT_TIMEOUT, direct.step_down()).await, Ok(Ok(()))) {
-                return self.lose_direct();
-            }
-            self.retired.extend(self.direct.take().filter(|direct| self.unrecorded.contains_key(&direct.epoch)));
-            (self.epoch, self.has_door) = (0, false);
-        }
-        self.doubted = None;
-    }
-
     async fn on_leased(&mut self, leased: Leased) {
         let now = Instant::now();
         (self.leased_at, self.lease_at) = (now, now);
@@ -423,7 +357,6 @@ impl Relay {
                 let deliveries = work.len() + queued;
                 if events > 0 {
                     self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / events as f64).max(1.0);
-                    self.door_backoff = DOOR_BACKOFF.0;
                     self.leave_door_if_busy(now, more).await;
                 }
                 // Without a door to watch, look until nothing is found.
@@ -459,18 +392,6 @@ impl Relay {
                 self.due_at = Some(now);
                 self.lease_at = now + self.lease_retry;
                 self.lease_retry = (self.lease_retry * 2).min(RETRY.1);
-            }
-        }
-    }
-
-    /// Found something with the door taken: if it goes on like this, producers should not have to ring.
-    async fn leave_door_if_busy(&mut self, now: Instant, more: bool) {
-        let busy = more || now.duration_since(self.rung_at) < BUSY;
-        self.rung_at = now;
-        if let (true, true, Some(direct)) = (self.has_door, busy, self.direct.as_mut()) {
-            self.has_door = false;
-            if !matches!(timeout(DIRECT_TIMEOUT, direct.leave_door()).await, Ok(Ok(()))) {
-                self.lose_direct();
             }
         }
     }
@@ -561,14 +482,6 @@ impl Relay {
                 self.lose_direct();
             }
         }
-    }
-
-    fn lose_direct(&mut self) {
-        if self.direct.take().is_some() {
-            self.doubted = (self.epoch != 0).then_some(self.epoch);
-            warn!(epoch = self.epoch, "the direct connection is lost");
-        }
-        self.has_door = false;
     }
 
     fn due_within(&mut self, wait: Duration) {

@@ -53,6 +53,7 @@ create table outbox_relay.applied_file (
     applied_at timestamptz not null default now()
 );
 comment on table outbox_relay.applied_file is 'The re-appliable SQL files as last applied, by hash; outboxd migrate applies what differs.';
+comment on table outbox_relay.migration is 'The once-only migrations that were applied; kept by refinery.';
 
 create table outbox_relay.hold (
     hold_id    bigint generated always as identity primary key,

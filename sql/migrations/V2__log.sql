@@ -47,8 +47,8 @@ comment on column outbox.event.tenant_id is 'Only subscriptions of the same tena
 comment on column outbox.event.type is 'Dotted name, as order.created.';
 comment on column outbox.event.payload is 'Sent as it is stored, numbers digit for digit.';
 comment on column outbox.event.occurred_at is 'When it happened, by the application''s account.';
-comment on column outbox.event.ordering_key is 'Events of one key keep their order at ordered subscriptions.';
-comment on column outbox.event.priority is 'Higher goes first among what is due.';
+comment on column outbox.event.ordering_key is 'Meant for subscriptions that keep the order of each key; not looked at yet.';
+comment on column outbox.event.priority is 'Meant for the order among what is due; stored with the delivery, not looked at yet.';
 comment on column outbox.event.deliver_at is 'Not to be delivered before this time.';
 comment on column outbox.event.metadata is 'An object for the application''s use; traceparent in it is passed on to receivers.';
 comment on column outbox.event.addressed_to is 'Null, or the one subscription the event is for (outbox.send_test).';
@@ -123,3 +123,4 @@ create table outbox_relay.idempotency_key (
 );
 create index idempotency_key_created_at_idx on outbox_relay.idempotency_key (created_at);
 comment on table outbox_relay.idempotency_key is 'Keys given to outbox.publish, pruned by age (setting idempotency_retention).';
+comment on index outbox_relay.idempotency_key_created_at_idx is 'Finds the oldest keys, to prune them.';

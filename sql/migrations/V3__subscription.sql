@@ -129,6 +129,7 @@ create table outbox_relay.route (
 );
 create index route_subscription_id_idx on outbox_relay.route (subscription_id);
 comment on table outbox_relay.route is 'Where expand looks: one row for each pattern of each active subscription, none of which covers another.';
+comment on index outbox_relay.route_subscription_id_idx is 'Finds the rows of a subscription that has changed.';
 
 -- From one row to the next every event was expanded under the same set of subscriptions: those whose
 -- versions are visible in config.

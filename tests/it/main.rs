@@ -18,3 +18,8 @@ mod answers;
 mod delivery;
 mod isolation;
 mod relays;
+mod doorbell;
+mod survival;
+mod command_line;
+mod pooler;
+mod schema_upgrade;

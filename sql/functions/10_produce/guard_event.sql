@@ -14,8 +14,8 @@ as $$
 begin
     execute format($ddl$
         create or replace trigger event_acceptable after insert on outbox.event for each row
-        when (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or octet_length(new.type) > 128
-            or octet_length(new.tenant_id) not between 1 and 128 or pg_column_size(new.payload #> '{}') > %s
+        when (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or new.tenant_id = ''
+            or octet_length(new.type || new.tenant_id) > 256 or pg_column_size(new.payload #> '{}') > %s
             or not isfinite(new.occurred_at) or new.xact <> pg_current_xact_id())
         execute function outbox_relay.refuse_event()$ddl$,
         (select value::integer from outbox.setting where name = 'max_payload_bytes'));

@@ -11,12 +11,12 @@ begin
     if new.xact <> pg_current_xact_id() then
         raise exception using errcode = 'OB005', message = 'event.xact was given',
             hint = 'Leave xact out of the insert: its default tells the relay which transaction wrote the row.';
-    elsif new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or octet_length(new.type) > 128 then
+    elsif new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or octet_length(new.type) > 255 then
         raise exception using errcode = 'OB001',
             message = format('event type %s is not acceptable', quote_literal(left(new.type, 150))),
-            hint = 'Use words of letters, digits, _ and - with dots between them, 128 bytes at most, as order.created.';
-    elsif octet_length(new.tenant_id) not between 1 and 128 then
-        raise exception using errcode = 'OB002', message = 'tenant_id is empty or longer than 128 bytes',
+            hint = 'Use words of letters, digits, _ and - with dots between them, as order.created; 256 bytes with the tenant.';
+    elsif new.tenant_id = '' or octet_length(new.type || new.tenant_id) > 256 then
+        raise exception using errcode = 'OB002', message = 'tenant_id is empty, or longer than 256 bytes together with the type',
             hint = 'Use a short identifier of the tenant, or leave it out for ''default''.';
     elsif not isfinite(new.occurred_at) then
         raise exception using errcode = 'OB005', message = 'occurred_at is infinite',

@@ -18,6 +18,7 @@ use outboxd::throwaway::{Options, Throwaway};
 use std::collections::HashSet;
 use std::future::Future;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -83,6 +84,11 @@ fn server() -> &'static Server {
     })
 }
 
+/// Where the server's programs are, `pg_dump` among them.
+pub(crate) fn bin_dir() -> &'static Path {
+    server().throwaway.bin_dir()
+}
+
 /// Runs a future to its end on a thread that no test's runtime occupies.
 fn in_own_runtime(future: impl Future<Output = ()> + Send + 'static) {
     std::thread::spawn(move || {
@@ -109,9 +115,18 @@ pub(crate) struct Db {
 
 impl Db {
     pub(crate) async fn new() -> Self {
+        Self::from_template(TEMPLATE).await
+    }
+
+    /// One without the schema.
+    pub(crate) async fn empty() -> Self {
+        Self::from_template("template0").await
+    }
+
+    async fn from_template(template: &str) -> Self {
         let name = format!("t{}", NEXT_DATABASE.fetch_add(1, Ordering::Relaxed));
         let (admin, _connection) = connect(&server().throwaway.url("postgres")).await;
-        admin.batch_execute(&format!("create database {name} template {TEMPLATE}")).await.expect("a database");
+        admin.batch_execute(&format!("create database {name} template {template}")).await.expect("a database");
         Self { name }
     }
 

@@ -28,6 +28,8 @@ struct Shared {
     arrived: Mutex<Vec<Arrived>>,
     /// How often each event came to each path.
     times: Mutex<HashMap<(String, String), usize>>,
+    /// The longest it thinks about an answer, in milliseconds.
+    dawdles_ms: AtomicUsize,
     waiting: AtomicUsize,
     most_waiting: AtomicUsize,
 }
@@ -75,6 +77,10 @@ impl Sink {
                 };
                 let status = rule(&arrived, nth);
                 shared.arrived.lock().expect("no panic while keeping").push(arrived);
+                let dawdles_ms = shared.dawdles_ms.load(Ordering::SeqCst);
+                if dawdles_ms > 0 {
+                    sleep(Duration::from_millis(fastrand::u64(..dawdles_ms as u64))).await;
+                }
                 // The sender lives as long as the sink.
                 let _ = opened.wait_for(|open| *open).await;
                 drop(waiting);
@@ -82,6 +88,11 @@ impl Sink {
             }
         };
         Self { address, shared, gate, task: tokio::spawn(receiver::serve(listener, handle)) }
+    }
+
+    /// From now on it thinks about each answer, up to so long.
+    pub(crate) fn dawdle(&self, most: Duration) {
+        self.shared.dawdles_ms.store(usize::try_from(most.as_millis()).expect("not that long"), Ordering::SeqCst);
     }
 
     /// From now on requests arrive and are not answered.

@@ -1,0 +1,103 @@
+//! The relay and its direct connection: opening and losing it, epochs that are doubted, and the door.
+
+use super::{BUSY, DIRECT_TIMEOUT, DOOR_BACKOFF, RETRY, Relay};
+use crate::wake::{Direct, Identity};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+/// A round trip on the direct connection; `None` if it is gone, or as good as gone.
+async fn in_time<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Option<T> {
+    timeout(DIRECT_TIMEOUT, call).await.ok()?.ok()
+}
+
+impl Relay {
+    pub(super) fn start_connecting(&mut self) {
+        let (target, settings) = (self.target.clone(), self.settings.clone());
+        // Taken up again only for the results that are still to be recorded under it.
+        let previous = self.unrecorded.contains_key(&self.epoch).then_some(self.epoch);
+        self.reconnecting = Some(tokio::spawn(async move {
+            let identity = Identity { name: &settings.name, environment: &settings.environment };
+            let mut wait = RETRY.0;
+            loop {
+                match Direct::open(&target, &identity, settings.listen, previous).await {
+                    Ok(direct) => return direct,
+                    Err(error) => {
+                        warn!(%error, retry_ms = wait.as_millis() as u64, "the database cannot be reached");
+                        // Spread, so that a fleet does not come back in step.
+                        sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
+                        wait = (wait * 2).min(RETRY.1);
+                    }
+                }
+            }
+        }));
+    }
+
+    pub(super) async fn on_connected(&mut self, direct: Direct) {
+        if self.epoch == direct.epoch {
+            info!(epoch = self.epoch, "connected again");
+        } else {
+            info!(epoch = direct.epoch, relay = %self.settings.name, environment = %self.settings.environment, "registered");
+        }
+        self.epoch = direct.epoch;
+        self.direct = Some(direct);
+        self.has_door = false;
+        self.log_wanted = true;
+        self.due_at = Some(Instant::now());
+        self.tick_at = Instant::now();
+        self.retire_doubted().await;
+    }
+
+    /// Begins a new epoch if the present one is doubted; the old one lives until its last result is recorded.
+    pub(super) async fn retire_doubted(&mut self) {
+        let Some(doubted) = self.doubted else { return };
+        let Some(direct) = self.direct.as_mut() else { return }; // once it is back
+        if direct.epoch == doubted {
+            if !matches!(timeout(DIRECT_TIMEOUT, direct.step_down()).await, Ok(Ok(()))) {
+                return self.lose_direct();
+            }
+            self.retired.extend(self.direct.take().filter(|direct| self.unrecorded.contains_key(&direct.epoch)));
+            (self.epoch, self.has_door) = (0, false);
+        }
+        self.doubted = None;
+    }
+
+    pub(super) fn lose_direct(&mut self) {
+        if self.direct.take().is_some() {
+            self.doubted = (self.epoch != 0).then_some(self.epoch);
+            warn!(epoch = self.epoch, "the direct connection is lost");
+        }
+        self.has_door = false;
+    }
+
+    /// Takes the door and looks once more; while a writer holds it, looks again after a little while.
+    pub(super) async fn try_to_sleep(&mut self, now: Instant) {
+        let Some(direct) = self.direct.as_mut() else { return };
+        match timeout(DIRECT_TIMEOUT, direct.try_door()).await {
+            Ok(Ok(true)) => {
+                self.has_door = true;
+                self.door_backoff = DOOR_BACKOFF.0;
+                self.log_wanted = true;
+                self.lease_at = now;
+            }
+            Ok(Ok(false)) => {
+                self.log_wanted = true;
+                self.lease_at = now + self.door_backoff;
+                self.door_backoff = (self.door_backoff * 2).min(DOOR_BACKOFF.1);
+            }
+            Ok(Err(_)) | Err(_) => self.lose_direct(),
+        }
+    }
+
+    /// Found something with the door taken: if it goes on like this, producers should not have to ring.
+    pub(super) async fn leave_door_if_busy(&mut self, now: Instant, more: bool) {
+        let busy = more || now.duration_since(self.rung_at) < BUSY;
+        self.rung_at = now;
+        if let (true, true, Some(direct)) = (self.has_door, busy, self.direct.as_mut()) {
+            self.has_door = false;
+            if !matches!(timeout(DIRECT_TIMEOUT, direct.leave_door()).await, Ok(Ok(()))) {
+                self.lose_direct();
+            }
+        }
+    }
+}
