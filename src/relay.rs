@@ -17,14 +17,14 @@ use crate::endpoint::Endpoints;
 use crate::lease::{self, Leased, Work};
 use crate::record::{self, Attempt};
 use crate::send::Sender;
-use crate::wake::{Direct, Heard, Identity};
+use crate::wake::{Direct, Heard};
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 /// Most results recorded in one call.
@@ -41,8 +41,6 @@ const BUSY: Duration = Duration::from_millis(20);
 const LEASE_PACE: Duration = Duration::from_millis(2);
 /// Between a failed call and the next, growing.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// A round trip on the direct connection that takes longer means that it is gone.
-const DIRECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a relay is told by the configuration.
 pub struct Settings {
@@ -477,10 +475,10 @@ impl Relay {
             self.lease_at = Instant::now();
             self.hold = tick.hold;
         }
-        if let Some(direct) = self.direct.as_mut() {
-            if !matches!(timeout(DIRECT_TIMEOUT, direct.try_bell()).await, Ok(Ok(_))) {
-                self.lose_direct();
-            }
+        if let Some(direct) = self.direct.as_mut()
+            && session::in_time(direct.try_bell()).await.is_none()
+        {
+            self.lose_direct();
         }
     }
 

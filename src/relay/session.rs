@@ -1,13 +1,16 @@
 //! The relay and its direct connection: opening and losing it, epochs that are doubted, and the door.
 
-use super::{BUSY, DIRECT_TIMEOUT, DOOR_BACKOFF, RETRY, Relay};
+use super::{BUSY, DOOR_BACKOFF, RETRY, Relay};
 use crate::wake::{Direct, Identity};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+/// A round trip on the direct connection that takes longer means that it is gone.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A round trip on the direct connection; `None` if it is gone, or as good as gone.
-async fn in_time<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Option<T> {
+pub(super) async fn in_time<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Option<T> {
     timeout(DIRECT_TIMEOUT, call).await.ok()?.ok()
 }
 
@@ -53,7 +56,7 @@ impl Relay {
         let Some(doubted) = self.doubted else { return };
         let Some(direct) = self.direct.as_mut() else { return }; // once it is back
         if direct.epoch == doubted {
-            if !matches!(timeout(DIRECT_TIMEOUT, direct.step_down()).await, Ok(Ok(()))) {
+            if in_time(direct.step_down()).await.is_none() {
                 return self.lose_direct();
             }
             self.retired.extend(self.direct.take().filter(|direct| self.unrecorded.contains_key(&direct.epoch)));
@@ -73,19 +76,19 @@ impl Relay {
     /// Takes the door and looks once more; while a writer holds it, looks again after a little while.
     pub(super) async fn try_to_sleep(&mut self, now: Instant) {
         let Some(direct) = self.direct.as_mut() else { return };
-        match timeout(DIRECT_TIMEOUT, direct.try_door()).await {
-            Ok(Ok(true)) => {
+        match in_time(direct.try_door()).await {
+            Some(true) => {
                 self.has_door = true;
                 self.door_backoff = DOOR_BACKOFF.0;
                 self.log_wanted = true;
                 self.lease_at = now;
             }
-            Ok(Ok(false)) => {
+            Some(false) => {
                 self.log_wanted = true;
                 self.lease_at = now + self.door_backoff;
                 self.door_backoff = (self.door_backoff * 2).min(DOOR_BACKOFF.1);
             }
-            Ok(Err(_)) | Err(_) => self.lose_direct(),
+            None => self.lose_direct(),
         }
     }
 
@@ -95,7 +98,7 @@ impl Relay {
         self.rung_at = now;
         if let (true, true, Some(direct)) = (self.has_door, busy, self.direct.as_mut()) {
             self.has_door = false;
-            if !matches!(timeout(DIRECT_TIMEOUT, direct.leave_door()).await, Ok(Ok(()))) {
+            if in_time(direct.leave_door()).await.is_none() {
                 self.lose_direct();
             }
         }

@@ -142,22 +142,6 @@ async fn while_held_or_fenced_nothing_is_claimed() {
     assert_eq!(relay.try_claim(&Claim::default()).await, None);
 }
 
-/// Priority is documented as "higher goes first among what is due".
-#[tokio::test]
-#[ignore = "priority is stored, but claim goes by the due time alone"]
-async fn among_what_is_due_higher_priority_goes_first() {
-    let db = Db::new().await;
-    let (app, relay) = (db.session().await, Relay::new(&db).await);
-    let subscription = app.subscribe("*").await;
-    app.run("insert into outbox.event (type, payload, priority) values ('a', '{}', 0), ('a', '{}', 9), ('a', '{}', -1), ('a', '{}', 9)").await;
-    relay.expand_all(&Expand::queue_only(100)).await;
-    let mut order = Vec::new();
-    for _ in 0..4 {
-        order.extend(relay.claim(&Claim { lease_limit: 1, ..Claim::default() }).await.leases);
-    }
-    assert_eq!(order, [2, 4, 1, 3].map(|event_seq| (subscription, event_seq)));
-}
-
 #[tokio::test]
 async fn a_success_moves_from_queue_to_history_with_its_attempt() {
     let (_db, app, relay, subscription) = queued("", 1).await;
@@ -380,6 +364,23 @@ async fn a_result_after_a_cancel_or_an_unsubscribe_changes_nothing_but_the_log()
         2
     );
     assert_eq!(app.one::<i64>("select count(*) from outbox.attempt").await, 2);
+}
+
+#[tokio::test]
+async fn a_result_recorded_again_because_the_answer_was_lost_is_one_attempt() {
+    let (_db, app, relay, subscription) = queued("", 1).await;
+    relay.claim(&Claim::default()).await;
+    let record = format!(
+        "select count(*) from outbox_relay.record({}, 'relay-1', array[{subscription}], array[1], array[timestamptz '2026-01-01'],
+            array[5], array['delivered'], array[200::smallint], array[null::text], array[null::text], array[null::text],
+            array[null::text], array['k'], array[null::int], array['schedule'], true)",
+        relay.epoch
+    );
+    for _ in 0..2 {
+        assert_eq!(app.one::<i64>(&record).await, 0, "nothing to tell of a success");
+    }
+    assert_eq!(app.one::<i64>("select count(*) from outbox.attempt").await, 1);
+    assert_eq!(app.one::<i32>("select attempts from outbox.delivery where state = 'succeeded'").await, 1);
 }
 
 #[tokio::test]

@@ -196,7 +196,9 @@ async fn who_may_not_create_roles_is_given_the_sql() {
     let server = started.await.expect("no panic").expect("a server");
     let (admin, connection) = tokio_postgres::connect(&server.url("postgres"), NoTls).await.expect("a connection");
     tokio::spawn(connection);
-    admin.batch_execute("create role app login; create database shop owner app").await.expect("a role and its database");
+    for sql in ["create role app login", "create database shop owner app"] {
+        admin.batch_execute(sql).await.expect("a role and its database");
+    }
     let url = server.url("shop").replace("postgres@", "app@");
 
     let output = Outboxd::on(&url, &["migrate"]).output().await;

@@ -73,7 +73,7 @@ async fn a_delivery_verifies_in_every_profile_and_envelope() {
             .await
             .expect("one attempt");
         assert_eq!((logged.get(0), logged.get(1)), ("delivered", 200_i16));
-        assert_eq!(logged.get::<_, Vec<String>>(2), [endpoint.key_id.clone()]);
+        assert_eq!(logged.get::<_, Vec<String>>(2), [endpoint.key_id.as_str()]);
         assert_eq!((logged.get(3), logged.get(4), logged.get(6)), ("schedule", "relay-1", "text/plain"));
         let headers: String = logged.get(5);
         assert!(headers.contains("traceparent") && headers.contains("x-team"), "{headers}");
@@ -183,7 +183,7 @@ async fn both_keys_sign_until_the_old_one_expires() {
         let keys: Vec<String> = session
             .one_of("select key_ids from outbox.attempt where subscription_id = $1 order by started_at desc limit 1", &[&endpoint.id])
             .await;
-        assert_eq!(keys, [endpoint.key_id.clone(), key_id.clone()]);
+        assert_eq!(keys, [endpoint.key_id.as_str(), key_id.as_str()]);
     }
     // The relay holds both keys and drops the old one by itself, without being told.
     session.wait_until("select count(*) = 2 from outbox.signing_key where expires_at < now()").await;
@@ -196,7 +196,7 @@ async fn both_keys_sign_until_the_old_one_expires() {
         let keys: Vec<String> = session
             .one_of("select key_ids from outbox.attempt where subscription_id = $1 order by started_at desc limit 1", &[&endpoint.id])
             .await;
-        assert_eq!(keys, [key_id.clone()]);
+        assert_eq!(keys, [key_id.as_str()]);
     }
 }
 

@@ -2,24 +2,26 @@
 //!
 //! In the order an event meets them: `produce`, `expand` (and `expand_plans`), `claim_and_record`; then what
 //! people do: `subscriptions`, `operate`, `accounting`, `maintain`, `roles`.
+//! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`,
+//! `schema_upgrade`, and all of it at once: `survival`.
 
 mod support;
 
 mod accounting;
+mod answers;
 mod claim_and_record;
+mod command_line;
+mod delivery;
+mod doorbell;
 mod expand;
 mod expand_plans;
+mod isolation;
 mod maintain;
 mod operate;
-mod produce;
-mod roles;
-mod subscriptions;
-mod answers;
-mod delivery;
-mod isolation;
-mod relays;
-mod doorbell;
-mod survival;
-mod command_line;
 mod pooler;
+mod produce;
+mod relays;
+mod roles;
 mod schema_upgrade;
+mod subscriptions;
+mod survival;

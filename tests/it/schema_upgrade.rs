@@ -26,7 +26,7 @@ fn dump(db: &Db) -> String {
             .iter()
             .any(|noise| line.starts_with(noise));
         let is_empty = line.is_empty();
-        if !is_noise && !(is_empty && was_empty) {
+        if !(is_noise || is_empty && was_empty) {
             dump.push_str(line);
             dump.push('\n');
             was_empty = is_empty;
@@ -151,7 +151,9 @@ fn every_function_file_is_in_the_manifest_and_named_after_its_function() {
             .filter_map(|name| name.split('.').nth(1))
             .collect();
         assert_eq!(defined, BTreeSet::from([stem.as_str()]), "{}", path.display());
-        assert!(text.contains("set search_path = pg_catalog, pg_temp"), "{} has a search_path of its own", path.display());
+        // The names in a body that is no string (RETURN …) are looked up once, when the function is made.
+        let is_fixed = text.contains("set search_path = pg_catalog, pg_temp") || text.contains("\nreturn ");
+        assert!(is_fixed, "{}: set search_path = pg_catalog, pg_temp", path.display());
         found.insert(path.strip_prefix(&sql).expect("below sql").to_string_lossy().into_owned());
     }
     assert_eq!(found, listed);

@@ -128,6 +128,9 @@ begin
         state := null; next_attempt_at := null;
         for r in select nth from generate_series(1, cardinality(subscription_ids)) nth where nth <> all (done) loop
             subscription_id := subscription_ids[r.nth]; event_seq := event_seqs[r.nth];
+            -- The relay tries again when an answer was lost: what the lost call did is not done twice.
+            continue when exists (select from outbox.attempt a
+                where a.subscription_id = subscription_ids[r.nth] and a.event_seq = event_seqs[r.nth] and a.started_at = started_ats[r.nth]);
             -- The row, wherever it is now, hands out the number, so that two late results cannot take the same.
             update outbox_relay.queue q set attempts = q.attempts + 1
             where q.subscription_id = subscription_ids[r.nth] and q.event_seq = event_seqs[r.nth]
