@@ -38,7 +38,12 @@ pub async fn make(sender: &Sender, lease: &Lease, known: &Known, excerpt_bytes: 
 }
 
 /// The request, its headers for the log (without signatures), and the ids of the keys that signed.
-fn prepare(endpoint: &Endpoint, event: &Event, excerpt_bytes: usize, now: SystemTime) -> Result<(Outgoing, String, String), String> {
+fn prepare(
+    endpoint: &Endpoint,
+    event: &Event,
+    excerpt_bytes: usize,
+    now: SystemTime,
+) -> Result<(Outgoing, String, String), String> {
     let body = endpoint.envelope.body(event).map_err(|e| e.to_string())?;
     let keys: Vec<&Key> = endpoint.keys.iter().filter(|key| key.expires_at.is_none_or(|at| at > now)).collect();
     if keys.is_empty() {
@@ -50,8 +55,11 @@ fn prepare(endpoint: &Endpoint, event: &Event, excerpt_bytes: usize, now: System
     }
     let timestamp = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     sign::sign(endpoint.profile, &keys, &event.id.to_string(), timestamp, &body, &mut headers);
-    let logged: HeaderMap =
-        headers.iter().filter(|(name, _)| !sign::is_signature(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let logged: HeaderMap = headers
+        .iter()
+        .filter(|(name, _)| !sign::is_signature(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     let key_ids = keys.iter().map(|key| key.key_id.as_str()).collect::<Vec<_>>().join(",");
     let outgoing = Outgoing { uri: endpoint.uri.clone(), headers, body, timeout: endpoint.timeout, excerpt_bytes };
     Ok((outgoing, headers_json(&logged), key_ids))

@@ -58,7 +58,11 @@ pub async fn open_driven(target: &ConnectSettings) -> Result<Client, ConnectErro
 /// # Errors
 /// If the certificates cannot be read.
 pub fn pool(target: &ConnectSettings, size: usize, wait: Duration) -> Result<Pool, ConnectError> {
-    let manager = Manager::from_config(target.server.clone(), tls(&target.tls)?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let manager = Manager::from_config(
+        target.server.clone(),
+        tls(&target.tls)?,
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
     Pool::builder(manager)
         .max_size(size)
         .runtime(Runtime::Tokio1)
@@ -74,17 +78,23 @@ fn tls(mode: &TlsMode) -> Result<MakeRustlsConnect, ConnectError> {
         .with_safe_default_protocol_versions()
         .map_err(|e| ConnectError::Certificates(e.to_string()))?;
     let config = match mode {
-        TlsMode::VerifyFull { ca_file } => builder.with_root_certificates(roots(ca_file.as_deref())?).with_no_client_auth(),
+        TlsMode::VerifyFull { ca_file } => {
+            builder.with_root_certificates(roots(ca_file.as_deref())?).with_no_client_auth()
+        }
         TlsMode::VerifyCa { ca_file } => {
             let full = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(Some(ca_file))?), provider.clone())
                 .build()
                 .map_err(|e| ConnectError::Certificates(e.to_string()))?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient { full: Some(full), provider })).with_no_client_auth()
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Lenient { full: Some(full), provider }))
+                .with_no_client_auth()
         }
         // As libpq does: encrypted, against whoever answers.
-        TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient { full: None, provider })).with_no_client_auth()
-        }
+        TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Lenient { full: None, provider }))
+            .with_no_client_auth(),
     };
     Ok(MakeRustlsConnect::new(config))
 }
@@ -126,9 +136,9 @@ impl ServerCertVerifier for Lenient {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(full) = &self.full else { return Ok(ServerCertVerified::assertion()) };
         match full.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) => {
-                Ok(ServerCertVerified::assertion())
-            }
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
             other => other,
         }
     }
@@ -139,7 +149,12 @@ impl ServerCertVerifier for Lenient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -148,7 +163,12 @@ impl ServerCertVerifier for Lenient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -97,8 +97,10 @@ impl Endpoints {
     fn parse(&self, row: SubscriptionRow) -> Result<Endpoint, String> {
         let url = egress::check_url(&row.url, self.insecure_http.load(Ordering::Relaxed)).map_err(|e| e.to_string())?;
         let uri: Uri = url.as_str().parse().map_err(|_| "the URL cannot be a request target".to_owned())?;
-        let profile = Profile::from_name(&row.signature).ok_or_else(|| format!("unknown signature profile {}", row.signature))?;
-        let envelope = Envelope::from_name(&row.envelope).ok_or_else(|| format!("unknown envelope {}", row.envelope))?;
+        let profile =
+            Profile::from_name(&row.signature).ok_or_else(|| format!("unknown signature profile {}", row.signature))?;
+        let envelope =
+            Envelope::from_name(&row.envelope).ok_or_else(|| format!("unknown envelope {}", row.envelope))?;
         if row.keys.is_empty() {
             return Err("the subscription has no live secret: rotate it with outbox.rotate_secret".into());
         }
@@ -107,10 +109,14 @@ impl Endpoints {
             keys.push(Key::new(profile, key_id, &secret, expires_at).map_err(|e| e.to_string())?);
         }
         let mut headers = HeaderMap::new();
-        let named: BTreeMap<String, String> = serde_json::from_str(&row.headers).map_err(|_| "headers is not an object of strings".to_owned())?;
+        let named: BTreeMap<String, String> =
+            serde_json::from_str(&row.headers).map_err(|_| "headers is not an object of strings".to_owned())?;
         for (name, value) in named {
             let name = HeaderName::try_from(&name).map_err(|_| format!("header name {name:?} is not valid"))?;
-            headers.insert(name.clone(), HeaderValue::try_from(value).map_err(|_| format!("the value of header {name} is not valid"))?);
+            headers.insert(
+                name.clone(),
+                HeaderValue::try_from(value).map_err(|_| format!("the value of header {name} is not valid"))?,
+            );
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, self.user_agent.clone());

@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn numbers_stay_digit_for_digit() {
-        let body = Envelope::Standard.body(&event("a.b", "t", r#"{"n": 123456789012345678901234567890.10}"#)).expect("a body");
+        let body =
+            Envelope::Standard.body(&event("a.b", "t", r#"{"n": 123456789012345678901234567890.10}"#)).expect("a body");
         assert_eq!(
             body,
             r#"{"id":"01900000-0000-7000-8000-000000000001","type":"a.b","timestamp":"2023-11-14T22:13:20.123456Z","tenant_id":"t","data":{"n": 123456789012345678901234567890.10}}"#

@@ -60,11 +60,11 @@ fn main() -> ExitCode {
                     return Exit::BadConfiguration.into();
                 }
             };
-            if matches!(command, Command::Run) {
-                if let Err(e) = telemetry::init(&config.log) {
-                    eprintln!("outboxd: {e}");
-                    return Exit::BadConfiguration.into();
-                }
+            if matches!(command, Command::Run)
+                && let Err(e) = telemetry::init(&config.log)
+            {
+                eprintln!("outboxd: {e}");
+                return Exit::BadConfiguration.into();
             }
             match command {
                 Command::Run => block_on(cli::run::run(config)),

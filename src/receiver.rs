@@ -83,7 +83,8 @@ pub fn verify(arrived: &Arrived, secrets: &[impl AsRef<str>], now: SystemTime) -
         let signatures: Vec<Vec<u8>> =
             arrived.headers.get_all("x-signature").iter().filter_map(|value| hex::decode(value).ok()).collect();
         let key = |secret: &str| Some(secret.as_bytes().to_vec());
-        find(secrets, key, &arrived.body, &signatures).map_or(Verdict::Refused("no signature matches"), Verdict::Verified)
+        find(secrets, key, &arrived.body, &signatures)
+            .map_or(Verdict::Refused("no signature matches"), Verdict::Verified)
     } else {
         Verdict::Unsigned
     }
@@ -110,7 +111,12 @@ fn verify_standard(arrived: &Arrived, secrets: &[impl AsRef<str>], now: SystemTi
     find(secrets, key, &signed, &signatures).map_or(Verdict::Refused("no signature matches"), Verdict::Verified)
 }
 
-fn find(secrets: &[impl AsRef<str>], key: impl Fn(&str) -> Option<Vec<u8>>, signed: &[u8], signatures: &[Vec<u8>]) -> Option<usize> {
+fn find(
+    secrets: &[impl AsRef<str>],
+    key: impl Fn(&str) -> Option<Vec<u8>>,
+    signed: &[u8],
+    signatures: &[Vec<u8>],
+) -> Option<usize> {
     secrets.iter().position(|secret| {
         key(secret.as_ref()).is_some_and(|key| {
             let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
@@ -144,7 +150,10 @@ where
     }
 }
 
-async fn answer<H, F>(handle: Arc<H>, request: Request<hyper::body::Incoming>) -> Result<Response<Full<Bytes>>, Infallible>
+async fn answer<H, F>(
+    handle: Arc<H>,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible>
 where
     H: Fn(Arrived) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,

@@ -58,13 +58,17 @@ async fn record_one(db: &Db, epoch: i32, relay: &str, one: &[Finished]) -> Vec<R
     loop {
         match db.record(epoch, relay, &one).await {
             Ok(recorded) => return recorded,
-            Err(e) if e.is_bad_data() && one.iter().any(|f| f.request_headers.is_some() || f.response_headers.is_some()) => {
+            Err(e)
+                if e.is_bad_data()
+                    && one.iter().any(|f| f.request_headers.is_some() || f.response_headers.is_some()) =>
+            {
                 for f in &mut one {
                     if f.outcome != Outcome::Delivered {
                         f.outcome = Outcome::RelayError;
                     }
                     f.error = Some("the details of this attempt could not be stored".into());
-                    (f.response_excerpt, f.response_headers, f.request_headers, f.retry_after_s) = (None, None, None, None);
+                    (f.response_excerpt, f.response_headers, f.request_headers, f.retry_after_s) =
+                        (None, None, None, None);
                 }
             }
             Err(e) if e.is_bad_data() => {
@@ -93,8 +97,14 @@ fn log_failures(attempts: &[Arc<Attempt>], finished: &[Finished], recorded: &[Re
         let event: Option<&Event> = attempt.lease.event.as_deref();
         let tenant_id = event.map_or("", |e| e.tenant_id.as_str());
         let event_id = event.map(|e| e.id.to_string()).unwrap_or_default();
-        let next_attempt_at = r.next_attempt_at.and_then(|at| jiff::Timestamp::try_from(at).ok()).map(|at| at.to_string());
-        let uri = attempt.known.endpoint.as_ref().ok().map(|e| format!("{}{}", e.uri.authority().map_or("", |a| a.as_str()), e.uri.path()));
+        let next_attempt_at =
+            r.next_attempt_at.and_then(|at| jiff::Timestamp::try_from(at).ok()).map(|at| at.to_string());
+        let uri = attempt
+            .known
+            .endpoint
+            .as_ref()
+            .ok()
+            .map(|e| format!("{}{}", e.uri.authority().map_or("", |a| a.as_str()), e.uri.path()));
         warn!(
             tenant_id,
             subscription_id = r.subscription_id,

@@ -241,7 +241,8 @@ impl Relay {
 
     /// The earliest time at which something is to be started that nothing else would bring about.
     fn next_time(&self) -> Instant {
-        let mut at = if self.housekeeping.is_none() && self.epoch != 0 { self.tick_at.min(self.poll_at) } else { self.poll_at };
+        let mut at =
+            if self.housekeeping.is_none() && self.epoch != 0 { self.tick_at.min(self.poll_at) } else { self.poll_at };
         if let Some(until) = self.drain_until {
             return at.min(until);
         }
@@ -310,11 +311,18 @@ impl Relay {
         self.leasing_epoch = self.epoch;
         if self.due_at.is_some_and(|at| now >= at) {
             self.due_at = None;
-            self.leasing = Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, lease_room)));
+            self.leasing =
+                Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, lease_room)));
         } else if self.log_wanted {
             self.log_wanted = false;
             let events = (room as f64 / self.fan_out).ceil().clamp(1.0, self.settings.batch as f64) as i32;
-            self.leasing = Some(tokio::spawn(lease::expand(self.db.clone(), self.endpoints.clone(), self.epoch, events, lease_room)));
+            self.leasing = Some(tokio::spawn(lease::expand(
+                self.db.clone(),
+                self.endpoints.clone(),
+                self.epoch,
+                events,
+                lease_room,
+            )));
         } else if self.wants_door() {
             self.try_to_sleep(now).await;
         }
@@ -328,7 +336,11 @@ impl Relay {
     /// When the next lease call may be made: with little room not right after the last, because each
     /// costs about a millisecond whatever it brings.
     fn lease_at(&self, room: usize) -> Instant {
-        if room * 8 < self.settings.concurrency { self.lease_at.max(self.leased_at + LEASE_PACE) } else { self.lease_at }
+        if room * 8 < self.settings.concurrency {
+            self.lease_at.max(self.leased_at + LEASE_PACE)
+        } else {
+            self.lease_at
+        }
     }
 
     fn on_heard(&mut self, heard: Heard) {

@@ -95,7 +95,9 @@ pub enum SchemaError {
         needed: i32,
     },
     /// A later program has migrated the database.
-    #[error("the schema has version {found}, this program knows {known}: run the outboxd that migrated it, or a later one")]
+    #[error(
+        "the schema has version {found}, this program knows {known}: run the outboxd that migrated it, or a later one"
+    )]
     Newer {
         /// The version in the database.
         found: i32,
@@ -103,7 +105,9 @@ pub enum SchemaError {
         known: i32,
     },
     /// The tables fit, the functions are of another build.
-    #[error("{count} SQL functions are of another build of outboxd: run `outboxd migrate` with the one that is to stay")]
+    #[error(
+        "{count} SQL functions are of another build of outboxd: run `outboxd migrate` with the one that is to stay"
+    )]
     OtherFunctions {
         /// How many files differ.
         count: usize,
@@ -164,7 +168,10 @@ async fn migrate_locked(client: &mut Client) -> Result<Report, SchemaError> {
     let mut runner = embedded::migrations::runner();
     runner.set_migration_table_name(MIGRATION_TABLE);
     let applied = runner.run_async(client).await?;
-    let mut report = Report { migrations: applied.applied_migrations().iter().map(ToString::to_string).collect(), ..Report::default() };
+    let mut report = Report {
+        migrations: applied.applied_migrations().iter().map(ToString::to_string).collect(),
+        ..Report::default()
+    };
 
     let transaction = client.transaction().await?;
     for (path, sql) in FILES {
@@ -177,7 +184,10 @@ async fn migrate_locked(client: &mut Client) -> Result<Report, SchemaError> {
         match transaction.batch_execute(sql).await {
             Ok(()) => {}
             // Roles belong to the cluster; who migrates a database may not be let near them.
-            Err(e) if is_role_file && matches!(e.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::UNDEFINED_OBJECT)) => {
+            Err(e)
+                if is_role_file
+                    && matches!(e.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::UNDEFINED_OBJECT)) =>
+            {
                 transaction.batch_execute("rollback to savepoint file").await?;
                 report.roles_to_create = Some(ROLES);
                 continue;
@@ -210,7 +220,9 @@ pub async fn verify(client: &Client) -> Result<(), SchemaError> {
     let state = state(client).await?;
     match state.version {
         None => Err(SchemaError::Older { found: "missing".into(), needed: known_version() }),
-        Some(found) if found < known_version() => Err(SchemaError::Older { found: format!("version {found}"), needed: known_version() }),
+        Some(found) if found < known_version() => {
+            Err(SchemaError::Older { found: format!("version {found}"), needed: known_version() })
+        }
         Some(found) if found > known_version() => Err(SchemaError::Newer { found, known: known_version() }),
         Some(_) => {
             let functions = FILES.iter().filter(|(path, _)| path.starts_with("functions/"));

@@ -42,7 +42,12 @@ impl Key {
     ///
     /// # Errors
     /// If the profile signs with the decoded part of `whsec_…` and the secret is not of that form.
-    pub fn new(profile: Profile, key_id: String, secret: &str, expires_at: Option<SystemTime>) -> Result<Self, KeyError> {
+    pub fn new(
+        profile: Profile,
+        key_id: String,
+        secret: &str,
+        expires_at: Option<SystemTime>,
+    ) -> Result<Self, KeyError> {
         let bytes = match profile {
             Profile::Standard => {
                 let encoded = secret.strip_prefix("whsec_").ok_or(KeyError)?;
@@ -54,7 +59,8 @@ impl Key {
     }
 
     fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.bytes).unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.bytes)
+            .unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
         for part in parts {
             mac.update(part);
         }
@@ -70,7 +76,9 @@ impl std::fmt::Debug for Key {
 
 /// The secret does not fit the profile. Says nothing of the secret.
 #[derive(Debug, thiserror::Error)]
-#[error("the secret is not whsec_ with base64 behind it, as the standard profile needs; rotate it with outbox.rotate_secret")]
+#[error(
+    "the secret is not whsec_ with base64 behind it, as the standard profile needs; rotate it with outbox.rotate_secret"
+)]
 pub struct KeyError;
 
 /// Adds the profile's headers for one attempt to `headers`.
@@ -123,17 +131,27 @@ mod tests {
     #[test]
     fn the_example_of_the_standard_webhooks_specification_verifies() {
         // https://github.com/standard-webhooks/standard-webhooks, libraries' common test vector.
-        let key = Key::new(Profile::Standard, "k".into(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None).expect("a good secret");
+        let key = Key::new(Profile::Standard, "k".into(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None)
+            .expect("a good secret");
         let mut headers = HeaderMap::new();
-        sign(Profile::Standard, &[&key], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#, &mut headers);
+        sign(
+            Profile::Standard,
+            &[&key],
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            br#"{"test": 2432232314}"#,
+            &mut headers,
+        );
         assert_eq!(headers["webhook-signature"], "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         assert_eq!(headers["webhook-timestamp"], "1614265330");
     }
 
     #[test]
     fn two_live_keys_sign_side_by_side() {
-        let old = Key::new(Profile::Standard, "old".into(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None).expect("a good secret");
-        let new = Key::new(Profile::Standard, "new".into(), "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", None).expect("a good secret");
+        let old = Key::new(Profile::Standard, "old".into(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None)
+            .expect("a good secret");
+        let new = Key::new(Profile::Standard, "new".into(), "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", None)
+            .expect("a good secret");
         let mut headers = HeaderMap::new();
         sign(Profile::Standard, &[&old, &new], "id", 1, b"{}", &mut headers);
         let value = headers["webhook-signature"].to_str().expect("ASCII");

@@ -82,7 +82,12 @@ impl Direct {
     ///
     /// # Errors
     /// If the database cannot be reached or refuses to register the relay.
-    pub async fn open(target: &ConnectSettings, identity: &Identity<'_>, listen: bool, previous: Option<i32>) -> Result<Self, connect::ConnectError> {
+    pub async fn open(
+        target: &ConnectSettings,
+        identity: &Identity<'_>,
+        listen: bool,
+        previous: Option<i32>,
+    ) -> Result<Self, connect::ConnectError> {
         let (client, mut connection) = connect::open(target).await?;
         let ear = Arc::new(Ear::default());
         let listener = ear.clone();

@@ -6,8 +6,18 @@ use crate::{connect, schema};
 use tokio_postgres::Client;
 
 /// What the daemon's user must be allowed to call.
-const NEEDED: [&str; 10] =
-    ["register", "resume_epoch", "fence", "tick", "expand", "claim", "record", "add_health", "load_subscriptions", "maintain"];
+const NEEDED: [&str; 10] = [
+    "register",
+    "resume_epoch",
+    "fence",
+    "tick",
+    "expand",
+    "claim",
+    "record",
+    "add_health",
+    "load_subscriptions",
+    "maintain",
+];
 
 struct Findings {
     problems: usize,
@@ -38,7 +48,10 @@ pub async fn check(config: &Config) -> Exit {
         match schema::verify(&client).await {
             Ok(()) => {
                 findings.ok("schema", format_args!("version {}", schema::known_version()));
-                for result in [check_privileges(&client, &mut findings).await, check_settings(config, &client, &mut findings).await] {
+                for result in [
+                    check_privileges(&client, &mut findings).await,
+                    check_settings(config, &client, &mut findings).await,
+                ] {
                     if let Err(e) = result {
                         findings.problem("database", schema::describe(&e));
                     }
@@ -55,7 +68,12 @@ fn check_egress(config: &Config, findings: &mut Findings) {
     let (allow, deny) = (&config.egress.allow, &config.egress.deny);
     findings.ok(
         "egress",
-        format_args!("public addresses at ports {:?}; allowed besides: {}; denied: {}", config.egress.ports, or_none(&list(allow)), or_none(&list(deny))),
+        format_args!(
+            "public addresses at ports {:?}; allowed besides: {}; denied: {}",
+            config.egress.ports,
+            or_none(&list(allow)),
+            or_none(&list(deny))
+        ),
     );
     for rule in allow.iter().filter(|rule| rule.net.prefix_len() == 0) {
         findings.warn("egress", format_args!("{rule} allows every address, private networks included"));
@@ -96,7 +114,10 @@ async fn check_connections(config: &Config, findings: &mut Findings) -> Option<C
             let (user, database, version): (String, String, String) = (row.get(0), row.get(1), row.get(2));
             match (row.get::<_, i32>(3) >= 140_000, row.get::<_, bool>(4)) {
                 (false, _) => findings.problem("connection", format_args!("PostgreSQL {version} is older than 14")),
-                (_, true) => findings.problem("connection", "the server is a standby: name the primary, or several hosts with target_session_attrs=read-write"),
+                (_, true) => findings.problem(
+                    "connection",
+                    "the server is a standby: name the primary, or several hosts with target_session_attrs=read-write",
+                ),
                 _ => findings.ok("connection", format_args!("{user} at {database}, PostgreSQL {version}")),
             }
         }
@@ -118,14 +139,22 @@ async fn check_privileges(client: &Client, findings: &mut Findings) -> Result<()
         findings.ok("privileges", "may call every function of the daemon");
     } else {
         let names: Vec<String> = missing.iter().map(|row| row.get(0)).collect();
-        findings.problem("privileges", format_args!("may not call outbox_relay.{}: grant outbox_relay to this user", names.join(", ")));
+        findings.problem(
+            "privileges",
+            format_args!("may not call outbox_relay.{}: grant outbox_relay to this user", names.join(", ")),
+        );
     }
     Ok(())
 }
 
-async fn check_settings(config: &Config, client: &Client, findings: &mut Findings) -> Result<(), tokio_postgres::Error> {
+async fn check_settings(
+    config: &Config,
+    client: &Client,
+    findings: &mut Findings,
+) -> Result<(), tokio_postgres::Error> {
     let rows = client.query("select to_jsonb(s)::text from outbox.status() s", &[]).await?;
-    let status: serde_json::Value = rows.first().and_then(|row| serde_json::from_str(row.get(0)).ok()).unwrap_or_default();
+    let status: serde_json::Value =
+        rows.first().and_then(|row| serde_json::from_str(row.get(0)).ok()).unwrap_or_default();
     match status["environment"].as_str() {
         None => findings.ok("environment", format_args!("unclaimed; the first relay claims it for {}", config.relay.environment)),
         Some(found) if found == config.relay.environment => findings.ok("environment", found),
@@ -138,9 +167,17 @@ async fn check_settings(config: &Config, client: &Client, findings: &mut Finding
         None => findings.ok("hold", "none"),
         Some(reason) => findings.warn("hold", format_args!("nothing is sent: {reason}")),
     }
-    let cache = client.query_one("select cache_size from pg_sequences where schemaname = 'outbox' and sequencename = 'event_event_seq_seq'", &[]).await?;
+    let cache = client
+        .query_one(
+            "select cache_size from pg_sequences where schemaname = 'outbox' and sequencename = 'event_event_seq_seq'",
+            &[],
+        )
+        .await?;
     if cache.get::<_, i64>(0) != 1 {
-        findings.problem("log", "the sequence outbox.event_event_seq_seq caches values: alter sequence … cache 1, or events can be missed");
+        findings.problem(
+            "log",
+            "the sequence outbox.event_event_seq_seq caches values: alter sequence … cache 1, or events can be missed",
+        );
     }
     Ok(())
 }

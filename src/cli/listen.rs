@@ -41,7 +41,10 @@ pub async fn listen(arguments: &Arguments) -> Exit {
         Ok(listener) => listener,
         Err(e) => return fail(format_args!("cannot listen on {}: {e}", arguments.address)),
     };
-    println!("listening on http://{}/  (outboxd refuses loopback and http: unless told otherwise: see README, Development)", arguments.address);
+    println!(
+        "listening on http://{}/  (outboxd refuses loopback and http: unless told otherwise: see README, Development)",
+        arguments.address
+    );
     if arguments.secrets.is_empty() {
         println!("no --secret: signatures are not verified");
     }
@@ -53,7 +56,13 @@ pub async fn listen(arguments: &Arguments) -> Exit {
         let verdict = receiver::verify(&arrived, &secrets, SystemTime::now());
         let wrong = !secrets.is_empty() && !matches!(verdict, Verdict::Verified(_));
         // As a real receiver would: what is not proven is refused.
-        let status = if wrong { StatusCode::UNAUTHORIZED } else if number <= fail_first { StatusCode::INTERNAL_SERVER_ERROR } else { status };
+        let status = if wrong {
+            StatusCode::UNAUTHORIZED
+        } else if number <= fail_first {
+            StatusCode::INTERNAL_SERVER_ERROR
+        } else {
+            status
+        };
         print_one(number, &arrived, &verdict, secrets.is_empty(), status, raw);
         async move { Reply { status, delay } }
     });
@@ -73,7 +82,8 @@ fn print_one(number: u64, arrived: &Arrived, verdict: &Verdict, unchecked: bool,
     };
     let body = String::from_utf8_lossy(&arrived.body);
     // Control characters would let a body write on the terminal.
-    let printable = |text: &str| text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect::<String>();
+    let printable =
+        |text: &str| text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect::<String>();
     println!("{number:>6}  {}  {verdict}, answered {}", printable(arrived.event_id()), status.as_u16());
     if raw {
         for (name, value) in &arrived.headers {

@@ -26,7 +26,9 @@ pub async fn migrate(config: &Config) -> Exit {
         (_, files) => println!("{files} files applied; the schema has version {}", schema::known_version()),
     }
     if let Some(sql) = report.roles_to_create {
-        println!("\nThis user may not create roles. Have somebody who may run this, then run outboxd migrate again:\n\n{sql}");
+        println!(
+            "\nThis user may not create roles. Have somebody who may run this, then run outboxd migrate again:\n\n{sql}"
+        );
     }
     Exit::Done
 }

@@ -65,10 +65,12 @@ pub async fn assemble(config: &Config) -> Result<Relay, Box<dyn std::error::Erro
     }
     let wait = config.database.connect_timeout;
     let pool = connect::pool(&pooled, config.database.pool_size, wait)?;
-    let db = Db::new(pool, config.database.statement_timeout + Duration::from_secs(5), !config.relay.synchronous_commit);
+    let db =
+        Db::new(pool, config.database.statement_timeout + Duration::from_secs(5), !config.relay.synchronous_commit);
 
     let policy = egress::Policy::new(&config.egress.allow, &config.egress.deny, &config.egress.ports)?;
-    let extra_roots_pem = config.http.ca_file.as_ref().map(std::fs::read).transpose().map_err(|e| format!("http.ca_file: {e}"))?;
+    let extra_roots_pem =
+        config.http.ca_file.as_ref().map(std::fs::read).transpose().map_err(|e| format!("http.ca_file: {e}"))?;
     let sender = Sender::new(
         send::Settings {
             pool_idle_timeout: config.http.pool_idle_timeout,

@@ -13,7 +13,9 @@ async fn stage() -> (Db, Session) {
 
 /// Waits for the first attempt and returns its outcome and error.
 async fn first_attempt(session: &Session, subscription_id: i64) -> (String, String) {
-    session.wait_until(&format!("select count(*) > 0 from outbox.attempt where subscription_id = {subscription_id}")).await;
+    session
+        .wait_until(&format!("select count(*) > 0 from outbox.attempt where subscription_id = {subscription_id}"))
+        .await;
     let sql = "select outcome, coalesce(error, '') from outbox.attempt where subscription_id = $1 and attempt = 1 order by event_seq limit 1";
     let row = session.query_one(sql, &[&subscription_id]).await.expect("an attempt");
     (row.get(0), row.get(1))
@@ -136,7 +138,9 @@ async fn nothing_goes_over_plain_http_once_it_is_forbidden() {
     session.wait_for_state(endpoint.id, "succeeded", 1).await;
     session.run("select outbox.set('allow_insecure_http', 'false')").await;
     // The relay is told at once and asks again each second: after a whole tick it knows.
-    session.run("select outbox.publish('order.created', '{}', deliver_at => now() + interval '2500 milliseconds')").await;
+    session
+        .run("select outbox.publish('order.created', '{}', deliver_at => now() + interval '2500 milliseconds')")
+        .await;
     session.wait_for_state(endpoint.id, "dead_letter", 1).await;
     assert_eq!(sink.arrived().len(), 1);
     let error: String = session.one("select error from outbox.attempt where outcome = 'relay_error'").await;
@@ -152,7 +156,12 @@ async fn plain_http_that_is_allowed_is_sent_from_the_first_moment() {
     for round in 1..=5 {
         session.insert("order.created", "{}").await;
         let _relay = Daemon::on(&db).await;
-        session.wait_until(&format!("select count(*) = {round} from outbox.attempt where subscription_id = {}", endpoint.id)).await;
+        session
+            .wait_until(&format!(
+                "select count(*) = {round} from outbox.attempt where subscription_id = {}",
+                endpoint.id
+            ))
+            .await;
     }
     let outcomes: Vec<String> = session.all("select outcome || coalesce(': ' || error, '') from outbox.attempt").await;
     assert_eq!(outcomes, ["delivered"; 5]);
@@ -185,7 +194,8 @@ async fn a_broken_subscription_fails_alone() {
         assert_eq!(outcome, "relay_error");
         assert!(error.len() > 10 && !error.contains("bad name\": \"x"), "{error}");
     }
-    let keyless: String = session.one_of("select error from outbox.attempt where subscription_id = $1 limit 1", &[&keyless.id]).await;
+    let keyless: String =
+        session.one_of("select error from outbox.attempt where subscription_id = $1 limit 1", &[&keyless.id]).await;
     assert!(keyless.contains("outbox.rotate_secret"), "{keyless}");
     assert_eq!(sink.arrived().len(), 20);
     session.assert_accounted().await;

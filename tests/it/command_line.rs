@@ -47,12 +47,18 @@ async fn a_bad_configuration_is_refused_by_key_and_source_without_its_value() {
     let file = std::env::temp_dir().join(format!("outboxd-{}-{}.toml", std::process::id(), fastrand::u64(..)));
     std::fs::write(&file, "[relay]\nconcurency = 5\n\n[database]\npool_size = \"hunter2\"\n").expect("a file");
     let path = file.to_str().expect("UTF-8").to_owned();
-    let output = Outboxd::on(&db.url(), &["check", "--config", &path]).set("OUTBOXD_HTTP__COLOUR", "hunter2").output().await;
+    let output =
+        Outboxd::on(&db.url(), &["check", "--config", &path]).set("OUTBOXD_HTTP__COLOUR", "hunter2").output().await;
     std::fs::remove_file(&file).expect("it was there");
     assert_eq!(output.code, Some(78));
-    for expected in
-        ["relay.concurency", "database.pool_size", path.as_str(), "concurrency", "http.colour", "environment variable OUTBOXD_HTTP__COLOUR"]
-    {
+    for expected in [
+        "relay.concurency",
+        "database.pool_size",
+        path.as_str(),
+        "concurrency",
+        "http.colour",
+        "environment variable OUTBOXD_HTTP__COLOUR",
+    ] {
         assert!(output.complained.contains(expected), "{expected} is not in {}", output.complained);
     }
     assert!(!output.complained.contains("hunter2"), "{}", output.complained);
@@ -86,14 +92,19 @@ async fn a_schema_of_another_version_is_refused_with_the_command_that_mends_it()
     let hash: String = session.one("select sha256 from outbox_relay.applied_file where path like '%/expand.sql'").await;
     session.run("update outbox_relay.applied_file set sha256 = 'x' where path like '%/expand.sql'").await;
     refused(&db, &["1 SQL functions", "outboxd migrate"]).await;
-    session.run(&format!("update outbox_relay.applied_file set sha256 = '{hash}' where path like '%/expand.sql'")).await;
+    session
+        .run(&format!("update outbox_relay.applied_file set sha256 = '{hash}' where path like '%/expand.sql'"))
+        .await;
     assert_eq!(Outboxd::on(&db.url(), &["check"]).output().await.code, Some(0));
 
     let newest: i32 = session.one("select max(version) from outbox_relay.migration").await;
     session.run(&format!("update outbox_relay.migration set version = 1000 where version = {newest}")).await;
     refused(&db, &["1000", "later one"]).await;
     let output = Outboxd::on(&db.url(), &["migrate"]).output().await;
-    assert!(output.code == Some(1) && output.complained.contains("1000"), "an older program migrates nothing: {output:?}");
+    assert!(
+        output.code == Some(1) && output.complained.contains("1000"),
+        "an older program migrates nothing: {output:?}"
+    );
 
     session.run("delete from outbox_relay.migration where version = 1000").await;
     refused(&db, &[&format!("version {}", newest - 1), &format!("needs version {newest}"), "outboxd migrate"]).await;
@@ -121,7 +132,9 @@ async fn check_names_the_privileges_that_are_missing_and_the_group_suffices() {
     let line = output.printed.lines().find(|line| line.starts_with("PROBLEM")).expect("a problem");
     assert!(line.contains("claim") && line.contains("record") && line.contains("grant outbox_relay"), "{line}");
 
-    session.run(&format!("revoke all on all functions in schema outbox from {role}; grant outbox_relay to {role}")).await;
+    session
+        .run(&format!("revoke all on all functions in schema outbox from {role}; grant outbox_relay to {role}"))
+        .await;
     let output = Outboxd::on(&url, &["check"]).output().await;
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(!output.printed.contains("PROBLEM"), "{output:?}");
@@ -148,7 +161,10 @@ async fn check_tells_another_environment_and_a_hold() {
     session.run("select outbox.adopt('production'); select outbox.hold('the database moves at noon')").await;
     let output = Outboxd::on(&db.url(), &["check"]).set("OUTBOXD_RELAY__ENVIRONMENT", "staging").output().await;
     assert_eq!(output.code, Some(1));
-    assert!(output.printed.contains("outbox.adopt('staging')") && output.printed.contains("the database moves at noon"), "{output:?}");
+    assert!(
+        output.printed.contains("outbox.adopt('staging')") && output.printed.contains("the database moves at noon"),
+        "{output:?}"
+    );
     let output = Outboxd::on(&db.url(), &["check"]).set("OUTBOXD_RELAY__ENVIRONMENT", "production").output().await;
     assert_eq!(output.code, Some(0), "a hold is no fault: {output:?}");
 }
@@ -166,9 +182,24 @@ async fn status_is_one_json_object_with_the_promised_keys() {
     keys.sort_unstable();
     assert_eq!(
         keys,
-        ["dead_letters", "environment", "failed", "hold", "lag", "leased", "log_head", "oldest_due", "pending", "relays", "unexpanded_events"]
+        [
+            "dead_letters",
+            "environment",
+            "failed",
+            "hold",
+            "lag",
+            "leased",
+            "log_head",
+            "oldest_due",
+            "pending",
+            "relays",
+            "unexpanded_events"
+        ]
     );
-    assert_eq!((&status["unexpanded_events"], &status["hold"], &status["relays"]), (&3.into(), &"noon".into(), &0.into()));
+    assert_eq!(
+        (&status["unexpanded_events"], &status["hold"], &status["relays"]),
+        (&3.into(), &"noon".into(), &0.into())
+    );
     let people = Outboxd::on(&db.url(), &["status"]).output().await.printed;
     assert!(people.contains("noon") && people.contains("start outboxd run"), "{people}");
 }
@@ -177,8 +208,10 @@ async fn status_is_one_json_object_with_the_promised_keys() {
 async fn ten_processes_may_migrate_at_once() {
     let db = Db::empty().await;
     let url = db.url();
-    let migrating: Vec<_> =
-        (0..10).map(|_| Outboxd::on(&url, &["migrate"])).map(|outboxd| tokio::spawn(async move { outboxd.output().await })).collect();
+    let migrating: Vec<_> = (0..10)
+        .map(|_| Outboxd::on(&url, &["migrate"]))
+        .map(|outboxd| tokio::spawn(async move { outboxd.output().await }))
+        .collect();
     let mut did_something = 0;
     for output in migrating {
         let output = output.await.expect("no panic");
@@ -203,7 +236,11 @@ async fn who_may_not_create_roles_is_given_the_sql() {
 
     let output = Outboxd::on(&url, &["migrate"]).output().await;
     assert_eq!(output.code, Some(0), "{output:?}");
-    let sql = output.printed.split_once("\n\n").map(|(_, rest)| rest.split_once("\n\n").map_or(rest, |(_, sql)| sql)).expect("SQL");
+    let sql = output
+        .printed
+        .split_once("\n\n")
+        .map(|(_, rest)| rest.split_once("\n\n").map_or(rest, |(_, sql)| sql))
+        .expect("SQL");
     assert!(sql.contains("create role") && sql.contains("outbox_relay"), "{output:?}");
     // The owner can run it already; only the grants to the groups are missing.
     assert_eq!(Outboxd::on(&url, &["check"]).output().await.code, Some(0));
@@ -223,10 +260,13 @@ async fn listen_verifies_what_it_receives_and_answers_as_told() {
     let db = Db::new().await;
     let session = db.session().await;
     session.allow_http().await;
-    let free_port = || std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a port").port();
+    let free_port =
+        || std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a port").port();
     let (good, bad) = (free_port(), free_port());
     let known = session.endpoint(&format!("http://127.0.0.1:{good}/in"), "retry_policy => 'quick'").await;
-    let unknown = session.endpoint(&format!("http://127.0.0.1:{bad}/in"), "retry_policy => 'none', signature => 'x-signature'").await;
+    let unknown = session
+        .endpoint(&format!("http://127.0.0.1:{bad}/in"), "retry_policy => 'none', signature => 'x-signature'")
+        .await;
     let listen = |port: u16, more: &[&str]| {
         let address = format!("127.0.0.1:{port}");
         let arguments = [&["listen", "--address", &address], more].concat();
@@ -244,8 +284,11 @@ async fn listen_verifies_what_it_receives_and_answers_as_told() {
     assert_eq!(listener.log().matches("verified, answered 500").count(), 2, "{}", listener.log());
     assert!(listener.log().contains(r#"{"total": 7.50}"#), "{}", listener.log());
     suspicious.wait_for_log("REFUSED").await;
-    let status: i16 = session.one(&format!("select last_status_code from outbox.delivery where subscription_id = {}", unknown.id)).await;
+    let status: i16 = session
+        .one(&format!("select last_status_code from outbox.delivery where subscription_id = {}", unknown.id))
+        .await;
     assert_eq!(status, 401);
-    let slow: i32 = session.one(&format!("select min(latency_ms) from outbox.attempt where subscription_id = {}", known.id)).await;
+    let slow: i32 =
+        session.one(&format!("select min(latency_ms) from outbox.attempt where subscription_id = {}", known.id)).await;
     assert!(Duration::from_millis(slow.unsigned_abs().into()) >= Duration::from_millis(20));
 }

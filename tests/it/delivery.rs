@@ -31,7 +31,9 @@ async fn a_delivery_verifies_in_every_profile_and_envelope() {
         ("/xs", "x-signature", "standard"),
         ("/xe", "x-signature", "event"),
     ] {
-        let arguments = format!("signature => '{signature}', envelope => '{envelope}', headers => '{{\"X-Team\": \"blue, \\\"7\\\"\"}}'");
+        let arguments = format!(
+            "signature => '{signature}', envelope => '{envelope}', headers => '{{\"X-Team\": \"blue, \\\"7\\\"\"}}'"
+        );
         endpoints.push((path, session.endpoint(&sink.url(path), &arguments).await));
     }
     let payload = r#"{"amount": 123456789012345678901234567890.10, "small": 1E-7, "text": "Grüße \"x\""}"#;
@@ -46,7 +48,10 @@ async fn a_delivery_verifies_in_every_profile_and_envelope() {
     for (path, endpoint) in &endpoints {
         session.wait_for_state(endpoint.id, "succeeded", 1).await;
         let [arrived] = sink.arrived_at(path).try_into().expect("one request");
-        assert_eq!(verdict(&arrived, &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &endpoint.secret]), Verdict::Verified(1));
+        assert_eq!(
+            verdict(&arrived, &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &endpoint.secret]),
+            Verdict::Verified(1)
+        );
         assert_eq!(arrived.event_id(), event_id);
         assert_eq!(arrived.header("content-type"), "application/json");
         assert_eq!(arrived.header("user-agent"), concat!("outboxd/", env!("CARGO_PKG_VERSION")));
@@ -88,7 +93,8 @@ async fn a_delivery_verifies_in_every_profile_and_envelope() {
 #[tokio::test]
 async fn every_attempt_sends_the_same_bytes_until_one_succeeds() {
     let (db, session) = stage().await;
-    let sink = Sink::new(|_, nth| if nth < 4 { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::NO_CONTENT }).await;
+    let sink =
+        Sink::new(|_, nth| if nth < 4 { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::NO_CONTENT }).await;
     let endpoint = session.endpoint(&sink.url("/in"), "retry_policy => 'quick'").await;
     session.insert("order.created", r#"{"n": 1.10, "z": [1, 2.50], "a": null}"#).await;
     let _relay = Daemon::on(&db).await;
@@ -103,7 +109,15 @@ async fn every_attempt_sends_the_same_bytes_until_one_succeeds() {
     let log: Vec<String> = session
         .all("select concat_ws(' ', attempt, outcome, status_code, error) from outbox.attempt order by attempt")
         .await;
-    assert_eq!(log, ["1 rejected 500 answered 500", "2 rejected 500 answered 500", "3 rejected 500 answered 500", "4 delivered 204"]);
+    assert_eq!(
+        log,
+        [
+            "1 rejected 500 answered 500",
+            "2 rejected 500 answered 500",
+            "3 rejected 500 answered 500",
+            "4 delivered 204"
+        ]
+    );
     let in_order: bool = session
         .one("select bool_and(a.started_at < b.started_at) from outbox.attempt a join outbox.attempt b on b.attempt = a.attempt + 1")
         .await;
@@ -122,7 +136,8 @@ async fn an_exhausted_schedule_is_a_dead_letter_that_replay_failed_delivers() {
     let (db, session) = stage().await;
     let healthy = Arc::new(AtomicBool::new(false));
     let ask = healthy.clone();
-    let sink = Sink::new(move |_, _| if ask.load(Ordering::SeqCst) { StatusCode::OK } else { StatusCode::BAD_GATEWAY }).await;
+    let sink =
+        Sink::new(move |_, _| if ask.load(Ordering::SeqCst) { StatusCode::OK } else { StatusCode::BAD_GATEWAY }).await;
     let endpoint = session.endpoint(&sink.url("/in"), "retry_policy => 'quick'").await;
     session.insert("order.created", "{}").await;
     let _relay = Daemon::on(&db).await;
@@ -152,7 +167,9 @@ async fn gone_ends_the_delivery_and_disables_the_subscription() {
     session.insert("order.created", "{}").await;
     let _relay = Daemon::on(&db).await;
     session.wait_for_state(endpoint.id, "dead_letter", 1).await;
-    let disabled: String = session.one("select disabled_reason from outbox.subscription where not active and disabled_at is not null").await;
+    let disabled: String = session
+        .one("select disabled_reason from outbox.subscription where not active and disabled_at is not null")
+        .await;
     assert!(disabled.contains("410"), "{disabled}");
     assert_eq!(sink.arrived().len(), 1);
 }
@@ -170,7 +187,7 @@ async fn both_keys_sign_until_the_old_one_expires() {
     let mut new = Vec::new();
     for (_, endpoint) in &old {
         session.wait_for_state(endpoint.id, "succeeded", 1).await;
-        let sql = "select secret, key_id from outbox.rotate_secret($1, overlap => '3 seconds')";
+        let sql = "select secret, key_id from outbox.rotate_secret($1, overlap => '5 seconds')";
         let row = session.query_one(sql, &[&endpoint.id]).await.expect("a new key");
         new.push((row.get::<_, String>(0), row.get::<_, String>(1)));
     }
@@ -181,7 +198,10 @@ async fn both_keys_sign_until_the_old_one_expires() {
         assert_eq!(verdict(during, &[&endpoint.secret]), Verdict::Verified(0), "{path}: the old key signs");
         assert_eq!(verdict(during, &[secret]), Verdict::Verified(0), "{path}: the new key signs");
         let keys: Vec<String> = session
-            .one_of("select key_ids from outbox.attempt where subscription_id = $1 order by started_at desc limit 1", &[&endpoint.id])
+            .one_of(
+                "select key_ids from outbox.attempt where subscription_id = $1 order by started_at desc limit 1",
+                &[&endpoint.id],
+            )
             .await;
         assert_eq!(keys, [endpoint.key_id.as_str(), key_id.as_str()]);
     }
@@ -194,7 +214,10 @@ async fn both_keys_sign_until_the_old_one_expires() {
         assert_eq!(verdict(after, &[secret]), Verdict::Verified(0), "{path}");
         assert_eq!(verdict(after, &[&endpoint.secret]), Verdict::Refused("no signature matches"), "{path}");
         let keys: Vec<String> = session
-            .one_of("select key_ids from outbox.attempt where subscription_id = $1 order by started_at desc limit 1", &[&endpoint.id])
+            .one_of(
+                "select key_ids from outbox.attempt where subscription_id = $1 order by started_at desc limit 1",
+                &[&endpoint.id],
+            )
             .await;
         assert_eq!(keys, [key_id.as_str()]);
     }
@@ -203,7 +226,8 @@ async fn both_keys_sign_until_the_old_one_expires() {
 #[tokio::test]
 async fn a_test_reaches_a_paused_subscription_and_does_not_count() {
     let (db, session) = stage().await;
-    let sink = Sink::new(|arrived, _| if arrived.path == "/bad" { StatusCode::NOT_FOUND } else { StatusCode::OK }).await;
+    let sink =
+        Sink::new(|arrived, _| if arrived.path == "/bad" { StatusCode::NOT_FOUND } else { StatusCode::OK }).await;
     let good = session.endpoint(&sink.url("/good"), "retry_policy => 'quick'").await;
     let bad = session.endpoint(&sink.url("/bad"), "retry_policy => 'quick'").await;
     let witness = session.endpoint(&sink.url("/witness"), "").await;
@@ -221,12 +245,16 @@ async fn a_test_reaches_a_paused_subscription_and_does_not_count() {
     let body = String::from_utf8_lossy(&arrived.body);
     assert!(body.contains(r#""type":"ping""#) && body.ends_with(r#""data":[7]}"#), "{body}");
     assert_eq!(sink.arrived_at("/witness").len(), 1, "a test is for one subscription");
-    let causes: Vec<String> = session.all(&format!("select cause from outbox.attempt where subscription_id <> {}", witness.id)).await;
+    let causes: Vec<String> =
+        session.all(&format!("select cause from outbox.attempt where subscription_id <> {}", witness.id)).await;
     assert_eq!(causes, ["test", "test"]);
     // The witness' health is written in the same second as theirs would be.
     session.insert("order.created", "{}").await;
     session
-        .wait_until(&format!("select exists (select from outbox.subscription_health where success_count = 2 and subscription_id = {})", witness.id))
+        .wait_until(&format!(
+            "select exists (select from outbox.subscription_health where success_count = 2 and subscription_id = {})",
+            witness.id
+        ))
         .await;
     let counted: i64 = session
         .one(&format!(
@@ -243,10 +271,14 @@ async fn an_event_is_not_sent_before_its_time() {
     let sink = Sink::accepting().await;
     let endpoint = session.endpoint(&sink.url("/in"), "").await;
     let _relay = Daemon::on(&db).await;
-    session.run("select outbox.publish('order.created', '{}', deliver_at => now() + interval '1500 milliseconds')").await;
+    session
+        .run("select outbox.publish('order.created', '{}', deliver_at => now() + interval '1500 milliseconds')")
+        .await;
     session.insert("order.created", "{}").await;
     session.wait_for_state(endpoint.id, "succeeded", 1).await;
-    let early: i64 = session.one("select count(*) from outbox.attempt join outbox.event using (event_seq) where deliver_at is not null").await;
+    let early: i64 = session
+        .one("select count(*) from outbox.attempt join outbox.event using (event_seq) where deliver_at is not null")
+        .await;
     assert_eq!(early, 0);
     session.wait_for_state(endpoint.id, "succeeded", 2).await;
     let waited: bool = session

@@ -49,16 +49,25 @@ async fn a_paused_subscription_gets_nothing_until_it_is_resumed() {
     let healthy = Arc::new(AtomicBool::new(false));
     let ask = healthy.clone();
     let sink = Sink::new(move |arrived, _| {
-        if arrived.path == "/witness" || ask.load(Ordering::SeqCst) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+        if arrived.path == "/witness" || ask.load(Ordering::SeqCst) {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     })
     .await;
-    session.run("insert into outbox.retry_policy values ('often', array_fill(interval '100 milliseconds', array[100]), 0)").await;
+    session
+        .run("insert into outbox.retry_policy values ('often', array_fill(interval '100 milliseconds', array[100]), 0)")
+        .await;
     let endpoint = session.endpoint(&sink.url("/in"), "retry_policy => 'often'").await;
     let witness = session.endpoint(&sink.url("/witness"), "").await;
     let _relay = Daemon::on(&db).await;
     session.insert("order.created", "{}").await;
     session
-        .wait_until(&format!("select exists (select from outbox.delivery where attempts >= 3 and subscription_id = {})", endpoint.id))
+        .wait_until(&format!(
+            "select exists (select from outbox.delivery where attempts >= 3 and subscription_id = {})",
+            endpoint.id
+        ))
         .await;
 
     session.run(&format!("select outbox.pause({})", endpoint.id)).await;
@@ -130,7 +139,8 @@ async fn a_relay_of_another_environment_sends_nothing_until_the_database_is_adop
     let endpoint = session.endpoint(&sink.url("/in"), "").await;
     session.run("select outbox.adopt('production')").await;
     session.insert_many("order.created", 3).await;
-    let mut relay = Daemon::relay(&db.url(), "clone").set("OUTBOXD_RELAY__ENVIRONMENT", "staging").spawn().registered().await;
+    let mut relay =
+        Daemon::relay(&db.url(), "clone").set("OUTBOXD_RELAY__ENVIRONMENT", "staging").spawn().registered().await;
     relay.wait_for_log("belongs to environment 'production'").await;
     session.run(&format!("select outbox.send_test({})", endpoint.id)).await;
     let hold: String = session.one("select hold from outbox.status()").await;
@@ -157,12 +167,16 @@ async fn no_secret_payload_or_query_is_in_the_log() {
         .await;
         let silent = Sink::accepting().await;
         silent.close_gate();
-        let arguments = format!("retry_policy => 'quick', timeout => '300 milliseconds', headers => '{{\"X-Key\": \"{HEADER}\"}}'");
+        let arguments =
+            format!("retry_policy => 'quick', timeout => '300 milliseconds', headers => '{{\"X-Key\": \"{HEADER}\"}}'");
         let mut secrets = vec![PAYLOAD.to_owned(), QUERY.to_owned(), HEADER.to_owned()];
         let mut endpoints = Vec::new();
-        for (sink, path, signature) in
-            [(&sink, "/good", "standard"), (&sink, "/bad", "x-signature"), (&silent, "/silent", "standard"), (&sink, "/broken", "standard")]
-        {
+        for (sink, path, signature) in [
+            (&sink, "/good", "standard"),
+            (&sink, "/bad", "x-signature"),
+            (&silent, "/silent", "standard"),
+            (&sink, "/broken", "standard"),
+        ] {
             let url = format!("{}?q={QUERY}", sink.url(path));
             let endpoint = session.endpoint(&url, &format!("signature => '{signature}', {arguments}")).await;
             secrets.push(endpoint.secret.trim_start_matches("whsec_").to_owned());

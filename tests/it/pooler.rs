@@ -40,7 +40,8 @@ impl Pooler {
         }
         let dir = std::env::temp_dir().join(format!("outboxd-pooler-{:08x}", fastrand::u32(..)));
         fs::create_dir(&dir).expect("a directory");
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a port").port();
+        let port =
+            TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a port").port();
         let configuration = dir.join("pgbouncer.ini");
         fs::write(
             &configuration,
@@ -111,7 +112,8 @@ async fn behind_a_pooler_deliveries_retries_and_kills_work() {
     let pooled = format!("postgres://postgres@127.0.0.1:{}/{name}", pooler.port);
     let session = db.session().await;
     session.allow_http().await;
-    let sink = Sink::new(|_, nth| if nth == 1 && fastrand::bool() { StatusCode::BAD_GATEWAY } else { StatusCode::OK }).await;
+    let sink =
+        Sink::new(|_, nth| if nth == 1 && fastrand::bool() { StatusCode::BAD_GATEWAY } else { StatusCode::OK }).await;
     let endpoint = session.endpoint(&sink.url("/in"), "retry_policy => 'quick'").await;
     let start = |name: &'static str| {
         Daemon::relay(&pooled, name)
@@ -144,7 +146,10 @@ async fn behind_a_pooler_deliveries_retries_and_kills_work() {
     let sessions: i64 = session
         .one("select count(*) from pg_stat_activity where datname = current_database() and application_name like 'outboxd%'")
         .await;
-    assert!(usize::try_from(sessions).expect("a count") <= POOL_SIZE + 2, "{sessions}: the statements went through the pool");
+    assert!(
+        usize::try_from(sessions).expect("a count") <= POOL_SIZE + 2,
+        "{sessions}: the statements went through the pool"
+    );
     for log in [first.log(), second.log()] {
         assert!(!log.contains("prepared statement") && !log.contains("cannot start"), "{log}");
     }

@@ -154,11 +154,8 @@ const UNACCEPTABLE: [(&str, &str, &str); 12] = [
 ];
 
 /// What `publish` refuses besides; in a plain insert it would harm no delivery, and each condition costs.
-const UNACCEPTABLE_TO_PUBLISH: [(&str, &str, &str); 3] = [
-    ("metadata", "'[]'", "OB005"),
-    ("metadata", "'null'", "OB005"),
-    ("ordering_key", "repeat('x', 256)", "OB005"),
-];
+const UNACCEPTABLE_TO_PUBLISH: [(&str, &str, &str); 3] =
+    [("metadata", "'[]'", "OB005"), ("metadata", "'null'", "OB005"), ("ordering_key", "repeat('x', 256)", "OB005")];
 
 #[tokio::test]
 async fn what_could_not_be_delivered_is_refused_with_a_code_and_a_hint() {

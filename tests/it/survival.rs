@@ -73,15 +73,26 @@ async fn survive(for_: Duration, configure: impl Fn(Outboxd) -> Outboxd) -> usiz
     let session = db.session().await;
     session.allow_http().await;
     // One request in ten fails at first, so that there is always something to retry.
-    let sink = Sink::new(|_, nth| if nth == 1 && fastrand::u8(..10) == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }).await;
+    let sink =
+        Sink::new(
+            |_, nth| if nth == 1 && fastrand::u8(..10) == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK },
+        )
+        .await;
     // A killed relay is to have something under way.
     sink.dawdle(Duration::from_millis(60));
     let all = session.endpoint(&sink.url("/all"), "retry_policy => 'quick'").await;
     let orders = session.endpoint(&sink.url("/orders"), "retry_policy => 'quick'").await;
-    session.run(&format!("update outbox.subscription set event_types = '{{order.*}}' where subscription_id = {}", orders.id)).await;
+    session
+        .run(&format!(
+            "update outbox.subscription set event_types = '{{order.*}}' where subscription_id = {}",
+            orders.id
+        ))
+        .await;
 
     let start = |name: &str| {
-        configure(Daemon::relay(&db.url(), name).set("OUTBOXD_RELAY__CONCURRENCY", &CONCURRENCY.to_string())).spawn().registered()
+        configure(Daemon::relay(&db.url(), name).set("OUTBOXD_RELAY__CONCURRENCY", &CONCURRENCY.to_string()))
+            .spawn()
+            .registered()
     };
     let names = ["a", "b", "c"];
     let mut relays = Vec::new();
@@ -166,6 +177,7 @@ async fn writers_commit_and_dawdle_while_relays_are_killed_and_nothing_is_lost()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_listen_nothing_is_lost_either() {
-    let polling = |outboxd: Outboxd| outboxd.set("OUTBOXD_RELAY__LISTEN", "false").set("OUTBOXD_RELAY__POLL_INTERVAL", "100ms");
+    let polling =
+        |outboxd: Outboxd| outboxd.set("OUTBOXD_RELAY__LISTEN", "false").set("OUTBOXD_RELAY__POLL_INTERVAL", "100ms");
     assert!(survive(Duration::from_secs(6), polling).await >= 3);
 }

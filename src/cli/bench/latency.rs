@@ -51,10 +51,18 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         latencies_ms.push(received_at.saturating_duration_since(*at).as_secs_f64() * 1000.0);
     }
     latencies_ms.sort_by(f64::total_cmp);
-    let at = |share: f64| latencies_ms.get(((latencies_ms.len() as f64 * share) as usize).min(latencies_ms.len() - 1)).copied().unwrap_or(0.0);
+    let at = |share: f64| {
+        latencies_ms
+            .get(((latencies_ms.len() as f64 * share) as usize).min(latencies_ms.len() - 1))
+            .copied()
+            .unwrap_or(0.0)
+    };
     let (p50, p99, p999) = (at(0.5), at(0.99), at(0.999));
     let how = if arguments.no_listen { "polling" } else { "doorbell" };
-    let lines = vec![format!("commit to receipt at {}/s ({how}): p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms", arguments.rate)];
+    let lines = vec![format!(
+        "commit to receipt at {}/s ({how}): p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms",
+        arguments.rate
+    )];
     let value = json!({ "rate_per_s": arguments.rate, "listen": !arguments.no_listen, "events": committed.len(),
         "p50_ms": round(p50), "p99_ms": round(p99), "p999_ms": round(p999) });
     Ok((lines, value))

@@ -145,7 +145,11 @@ impl Stage {
 
     /// `count` subscriptions to every event, at the sink or at `port`.
     pub(super) async fn subscribe(&self, port: u16, count: u64) -> Result<(), BenchError> {
-        self.client.batch_execute("select outbox.unsubscribe(subscription_id) from outbox.subscription where unsubscribed_at is null").await?;
+        self.client
+            .batch_execute(
+                "select outbox.unsubscribe(subscription_id) from outbox.subscription where unsubscribed_at is null",
+            )
+            .await?;
         for _ in 0..count {
             let url = format!("http://127.0.0.1:{port}/in");
             self.client.query_one("select outbox.subscribe($1, '{*}')::text", &[&url]).await?;
@@ -168,7 +172,11 @@ impl Stage {
 
     /// Deliveries that have come to an end, by what the append-only log holds.
     pub(super) async fn finished(&self) -> Result<i64, BenchError> {
-        Ok(self.client.query_one("select count(*) from outbox_relay.finished where state = 'succeeded'", &[]).await?.get(0))
+        Ok(self
+            .client
+            .query_one("select count(*) from outbox_relay.finished where state = 'succeeded'", &[])
+            .await?
+            .get(0))
     }
 
     /// Waits until nothing is outstanding; how long it took.
@@ -184,7 +192,9 @@ impl Stage {
                 return Ok(started.elapsed());
             }
             if started.elapsed() > limit {
-                return Err(format!("{outstanding} deliveries are still outstanding after {} s", limit.as_secs()).into());
+                return Err(
+                    format!("{outstanding} deliveries are still outstanding after {} s", limit.as_secs()).into()
+                );
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -198,8 +208,11 @@ impl Stage {
             .await
             .map(|row| row.get::<_, String>(0))
             .unwrap_or_default();
-        let Some(postmaster) = row.lines().next().and_then(|pid| pid.trim().parse::<u32>().ok()) else { return Ok(0.0) };
-        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+        let Some(postmaster) = row.lines().next().and_then(|pid| pid.trim().parse::<u32>().ok()) else {
+            return Ok(0.0);
+        };
+        let children =
+            std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
         Ok(children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(cpu_s).sum::<f64>() + cpu_s(postmaster))
     }
 }

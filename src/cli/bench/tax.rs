@@ -27,12 +27,8 @@ enum Turn {
     Notify,
 }
 
-const TURNS: [(Turn, &str); 4] = [
-    (Turn::Asleep, "asleep"),
-    (Turn::Relay, "relay"),
-    (Turn::Delivering, "delivering"),
-    (Turn::Notify, "notify"),
-];
+const TURNS: [(Turn, &str); 4] =
+    [(Turn::Asleep, "asleep"), (Turn::Relay, "relay"), (Turn::Delivering, "delivering"), (Turn::Notify, "notify")];
 
 pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Report, BenchError> {
     let sink = stage.sink().await?;
@@ -76,7 +72,10 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     value.insert("bare".into(), json!({ "commits_per_s": spread_json(bare) }));
     for (i, (_, name)) in TURNS.iter().enumerate() {
         let (rate, share) = (spread(&mut rates[i]), spread(&mut shares[i]));
-        lines.push(format!("{name:<11}{:>7.0} commits/s  {:.2} of bare  ({:.2} to {:.2})", rate.1, share.1, share.0, share.2));
+        lines.push(format!(
+            "{name:<11}{:>7.0} commits/s  {:.2} of bare  ({:.2} to {:.2})",
+            rate.1, share.1, share.0, share.2
+        ));
         value.insert((*name).into(), json!({ "commits_per_s": spread_json(rate), "of_bare": spread_json(share) }));
     }
     Ok((lines, Value::Object(value)))
@@ -101,7 +100,10 @@ async fn measure(stage: &Stage, arguments: &Arguments, turn: Turn, sink: u16) ->
     }
     let until = Instant::now() + Duration::from_secs(arguments.seconds);
     for client in clients {
-        let (pad, sql) = (pad.clone(), format!("insert into {table} (type, payload) values ('bench.event', jsonb_build_object('pad', $1::text))"));
+        let (pad, sql) = (
+            pad.clone(),
+            format!("insert into {table} (type, payload) values ('bench.event', jsonb_build_object('pad', $1::text))"),
+        );
         writers.spawn(async move {
             let insert = client.prepare(&sql).await?;
             let mut commits = 0_u64;

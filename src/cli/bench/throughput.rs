@@ -52,7 +52,9 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
             "{:.0} deliveries/s (median of {}; {:.0} to {:.0}), {} events to {} subscription(s)",
             rates.1, arguments.runs, rates.0, rates.2, arguments.events, arguments.subscriptions
         ),
-        format!("{relay_ms:.3} ms of CPU a delivery in the relay, {postgres_ms:.3} in PostgreSQL; {wal:.0} bytes of WAL"),
+        format!(
+            "{relay_ms:.3} ms of CPU a delivery in the relay, {postgres_ms:.3} in PostgreSQL; {wal:.0} bytes of WAL"
+        ),
         format!("{rss:.0} MiB peak memory of the relay; {dead} dead rows in event, finished and attempt"),
     ];
     let value = json!({

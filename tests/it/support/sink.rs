@@ -146,7 +146,8 @@ impl Sink {
 
     /// Waits until so many requests have arrived.
     pub(crate) async fn wait_for(&self, count: usize) {
-        self.wait_until(&format!("{count} requests"), || self.shared.arrived.lock().expect("kept").len() >= count).await;
+        self.wait_until(&format!("{count} requests"), || self.shared.arrived.lock().expect("kept").len() >= count)
+            .await;
     }
 
     /// Waits until so many requests wait for their answer.
@@ -205,7 +206,8 @@ fn is_complete(request: &[u8]) -> bool {
 
 /// An answer of that status line with these header lines and this body.
 pub(crate) fn raw_answer(status: &str, headers: &[&[u8]], body: &[u8]) -> Vec<u8> {
-    let mut answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n", body.len()).into_bytes();
+    let mut answer =
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n", body.len()).into_bytes();
     for header in headers {
         answer.extend_from_slice(header);
         answer.extend_from_slice(b"\r\n");

@@ -4,7 +4,10 @@
 //! prepared on a connection that a transaction pooler may give to somebody else, and there is no
 //! statement cache to outgrow or to go stale. What is planned once is planned inside the functions.
 
-use crate::outcome::Outcome;
+mod rows;
+
+pub use rows::{Cause, Claimed, Event, Expanded, Finished, HealthDelta, Lease, Recorded, Room, SubscriptionRow, Tick};
+
 use crate::schema::describe;
 use deadpool_postgres::Pool;
 use std::sync::Arc;
@@ -13,209 +16,6 @@ use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
-
-/// An event as the relay needs it.
-#[derive(Debug)]
-pub struct Event {
-    /// Position in the log.
-    pub seq: i64,
-    /// The public id.
-    pub id: Uuid,
-    /// Whose event it is.
-    pub tenant_id: String,
-    /// Its type, as `order.created`.
-    pub kind: String,
-    /// As PostgreSQL wrote it; not parsed.
-    pub payload: String,
-    /// When it happened.
-    pub occurred_at: SystemTime,
-    /// W3C trace context to pass on.
-    pub traceparent: Option<String>,
-}
-
-/// Why an attempt is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The first attempt or a retry.
-    Schedule,
-    /// Somebody called `outbox.replay…`.
-    Replay,
-    /// Somebody called `outbox.send_test`.
-    Test,
-}
-
-impl Cause {
-    /// As it is stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Schedule => "schedule",
-            Self::Replay => "replay",
-            Self::Test => "test",
-        }
-    }
-
-    fn from_name(name: &str) -> Self {
-        match name {
-            "replay" => Self::Replay,
-            "test" => Self::Test,
-            _ => Self::Schedule,
-        }
-    }
-}
-
-/// A delivery leased to this relay.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    /// To whom.
-    pub subscription_id: i64,
-    /// The version of the subscription that is to be used.
-    pub version: i64,
-    /// Position of the event in the log.
-    pub event_seq: i64,
-    /// What; `None` if the event is gone from the log, which nothing but a human hand can bring about.
-    pub event: Option<Arc<Event>>,
-    /// Attempts made before.
-    pub attempts: i32,
-    /// Why now.
-    pub cause: Cause,
-}
-
-/// What `outbox_relay.expand` did.
-#[derive(Debug, Default)]
-pub struct Expanded {
-    /// Born leased to this relay.
-    pub leases: Vec<Lease>,
-    /// Events expanded, whether wanted or not.
-    pub events: usize,
-    /// Deliveries queued for lack of room or because their time has not come.
-    pub queued: usize,
-    /// Whether the target has more.
-    pub more: bool,
-}
-
-/// What `outbox_relay.claim` did.
-#[derive(Debug, Default)]
-pub struct Claimed {
-    /// Leased to this relay.
-    pub leases: Vec<Lease>,
-    /// When the next waiting delivery is due, from now.
-    pub next_due: Option<Duration>,
-    /// Whether some that are due were left for lack of room.
-    pub more: bool,
-}
-
-/// What the relay has room for.
-#[derive(Clone, Debug, Default)]
-pub struct Room {
-    /// Leases it can take in all.
-    pub leases: i32,
-    /// In flight at once for a subscription that names no limit of its own.
-    pub max_in_flight: i32,
-    /// Subscriptions with attempts under way.
-    pub busy_ids: Vec<i64>,
-    /// How many each, parallel to `busy_ids`.
-    pub busy_counts: Vec<i32>,
-}
-
-/// The result of an attempt as `outbox_relay.record` takes it.
-#[derive(Clone, Debug)]
-pub struct Finished {
-    /// To whom.
-    pub subscription_id: i64,
-    /// Position of the event in the log.
-    pub event_seq: i64,
-    /// When the attempt began.
-    pub started_at: SystemTime,
-    /// How long it took.
-    pub latency_ms: i32,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// The status, if there was an answer.
-    pub status_code: Option<i16>,
-    /// What went wrong.
-    pub error: Option<String>,
-    /// The first bytes of the answer.
-    pub response_excerpt: Option<String>,
-    /// A JSON object.
-    pub response_headers: Option<String>,
-    /// A JSON object, without signatures.
-    pub request_headers: Option<String>,
-    /// The keys that signed, between commas.
-    pub key_ids: Option<String>,
-    /// The receiver's wish.
-    pub retry_after_s: Option<i32>,
-    /// Why the attempt was made.
-    pub cause: Cause,
-}
-
-/// What became of a result that was not a plain success.
-#[derive(Debug)]
-pub struct Recorded {
-    /// To whom.
-    pub subscription_id: i64,
-    /// Position of the event in the log.
-    pub event_seq: i64,
-    /// Its number in the attempt log.
-    pub attempt: i32,
-    /// `failed` or `dead_letter`; `None` if the lease was lost and the state is somebody else's.
-    pub state: Option<String>,
-    /// When the next attempt is due.
-    pub next_attempt_at: Option<SystemTime>,
-    /// The same, from now.
-    pub next_due: Option<Duration>,
-}
-
-/// An endpoint with its live secrets.
-pub struct SubscriptionRow {
-    /// Its id.
-    pub subscription_id: i64,
-    /// Rises with each change.
-    pub version: i64,
-    /// Whose it is.
-    pub tenant_id: String,
-    /// Where to.
-    pub url: String,
-    /// A JSON object of static headers.
-    pub headers: String,
-    /// The signature profile's name.
-    pub signature: String,
-    /// The envelope's name.
-    pub envelope: String,
-    /// The time one attempt may take.
-    pub timeout: Duration,
-    /// Key id, secret and expiry of each live key, oldest first.
-    pub keys: Vec<(String, zeroize::Zeroizing<String>, Option<SystemTime>)>,
-}
-
-/// How things stand, from `outbox_relay.tick`.
-#[derive(Debug)]
-pub struct Tick {
-    /// This relay's epoch was ended by another.
-    pub fenced: bool,
-    /// Why nothing is to be sent.
-    pub hold: Option<String>,
-    /// Deliveries of dead relays that were handed back.
-    pub handed_back: i32,
-    /// Setting `response_excerpt_bytes`.
-    pub response_excerpt_bytes: usize,
-    /// Setting `allow_insecure_http`.
-    pub allow_insecure_http: bool,
-}
-
-/// Counts of one subscription since the last call of [`Db::add_health`].
-#[derive(Clone, Debug, Default)]
-pub struct HealthDelta {
-    /// Attempts that delivered.
-    pub successes: i64,
-    /// Attempts that did not.
-    pub failures: i64,
-    /// Failures after the last success.
-    pub trailing_failures: i64,
-    /// Start of the last success.
-    pub last_success_at: Option<SystemTime>,
-    /// Start of the last failure.
-    pub last_failure_at: Option<SystemTime>,
-}
 
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
@@ -355,7 +155,11 @@ impl Db {
             attempts: row.get("attempts"),
             cause: Cause::from_name(row.get("cause")),
         };
-        Ok(Some(Claimed { leases: rows.iter().map(lease).collect(), next_due: from_now(summary, "next_due_ms"), more: summary.get("more") }))
+        Ok(Some(Claimed {
+            leases: rows.iter().map(lease).collect(),
+            next_due: from_now(summary, "next_due_ms"),
+            more: summary.get("more"),
+        }))
     }
 
     /// Records results; returns a row for each that was not a plain success.
@@ -477,7 +281,9 @@ impl Db {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn maintain(&self) -> Result<Vec<String>, DbError> {
-        let rows = self.query("select concat_ws(' ', action, 'segment ' || segment, detail) from outbox_relay.maintain()", &[]).await?;
+        let rows = self
+            .query("select concat_ws(' ', action, 'segment ' || segment, detail) from outbox_relay.maintain()", &[])
+            .await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
