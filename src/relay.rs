@@ -366,7 +366,7 @@ impl Relay {
             Leased::Expanded { work, events, queued, more } => {
                 let deliveries = work.len() + queued;
                 if events > 0 {
-                    self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / events as f64).max(1.0);
+                    self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / events as f64).max(0.1);
                     self.leave_door_if_busy(now, more).await;
                 }
                 // Without a door to watch, look until nothing is found.
