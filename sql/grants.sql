@@ -1,11 +1,6 @@
 -- Who may do what. Re-applied by outboxd migrate after the functions; each role is tested, allowed and
 -- refused. Everything else belongs to the owner of the schema alone.
 
-revoke all on schema outbox, outbox_relay from public;
-revoke all on all tables in schema outbox, outbox_relay from public;
-revoke all on all sequences in schema outbox, outbox_relay from public;
-revoke all on all functions in schema outbox, outbox_relay from public;
-
 grant usage on schema outbox to outbox_producer, outbox_operator, outbox_viewer, outbox_relay;
 grant usage on schema outbox_relay to outbox_relay;
 

@@ -33,19 +33,28 @@ pub enum Leased {
     },
     /// On hold, or fenced: nothing is handed out.
     Refused,
-    /// The database could not be asked.
-    Failed(DbError),
+    /// The log could not be expanded.
+    ExpandFailed(DbError),
+    /// The queue could not be claimed from.
+    ClaimFailed(DbError),
 }
 
 /// Expands at most `events` events.
-pub async fn expand(db: Db, endpoints: Arc<Endpoints>, epoch: i32, events: i32, room: Room) -> Leased {
-    match db.expand(epoch, events, &room).await {
+pub async fn expand(
+    db: Db,
+    endpoints: Arc<Endpoints>,
+    epoch: i32,
+    events: i32,
+    room: Room,
+    skip_filters: bool,
+) -> Leased {
+    match db.expand(epoch, events, &room, skip_filters).await {
         Ok(Some(found)) => {
             let (events, queued, more) = (found.events, found.queued, found.more);
             Leased::Expanded { work: equip(&db, &endpoints, found.leases).await, events, queued, more }
         }
         Ok(None) => Leased::Refused,
-        Err(e) => Leased::Failed(e),
+        Err(e) => Leased::ExpandFailed(e),
     }
 }
 
@@ -57,7 +66,7 @@ pub async fn claim(db: Db, endpoints: Arc<Endpoints>, epoch: i32, room: Room) ->
             Leased::Claimed { work: equip(&db, &endpoints, found.leases).await, next_due, more }
         }
         Ok(None) => Leased::Refused,
-        Err(e) => Leased::Failed(e),
+        Err(e) => Leased::ClaimFailed(e),
     }
 }
 

@@ -1,12 +1,15 @@
 //! Recording results: never dropped, retried until the database takes them, each failure logged once.
 
-use crate::db::{Db, Event, Finished, HealthDelta, Lease, Recorded};
+use crate::db::{Db, DbError, Event, Finished, HealthDelta, Lease, Recorded};
 use crate::endpoint::Known;
 use crate::outcome::Outcome;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, warn};
+
+/// Between a failed call and the next, growing.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// What is remembered of an attempt until its result is recorded.
 pub struct Attempt {
@@ -21,67 +24,80 @@ pub struct Attempt {
 /// An attempt with its result.
 pub type Result = (Arc<Attempt>, Finished);
 
+/// What came of recording a batch.
+pub struct Done {
+    /// When the next of the failed ones is due, from now.
+    pub next_due: Option<Duration>,
+    /// Those whose rows an operator's open transaction has locked; to be recorded later.
+    pub held_up: Vec<Result>,
+}
+
 /// Records the batch under the name of the relay, however long it takes. All results are of one epoch.
-/// Returns when the next of the failed ones is due, from now.
-pub async fn record(db: Db, relay: Arc<str>, batch: Vec<Result>) -> Option<Duration> {
-    let epoch = batch.first()?.0.epoch;
-    let (attempts, mut finished): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-    let mut wait = Duration::from_millis(50);
-    let recorded = loop {
+pub async fn record(db: Db, relay: Arc<str>, batch: Vec<Result>) -> Done {
+    let Some(epoch) = batch.first().map(|(attempt, _)| attempt.epoch) else {
+        return Done { next_due: None, held_up: Vec::new() };
+    };
+    let (attempts, finished): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    let mut wait = RETRY.0;
+    let (recorded, held_up) = loop {
         match db.record(epoch, &relay, &finished).await {
-            Ok(recorded) => break recorded,
-            Err(e) if e.is_bad_data() && finished.len() > 1 => {
-                // One of them is unacceptable: record them one by one, so that the others go on.
-                let mut recorded = Vec::new();
-                for one in finished.chunks(1) {
-                    recorded.extend(record_one(&db, epoch, &relay, one).await);
-                }
-                break recorded;
-            }
-            Err(e) if e.is_bad_data() => break record_one(&db, epoch, &relay, &finished).await,
-            Err(error) => {
-                warn!(%error, results = finished.len(), "results could not be recorded; trying again");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_secs(5));
-            }
+            Ok(recorded) => break (recorded, Vec::new()),
+            Err(e) if e.is_refusal() || e.is_locked_row() => break one_by_one(&db, epoch, &relay, &finished).await,
+            Err(error) => retry_later(&error, finished.len(), &mut wait).await,
         }
     };
     log_failures(&attempts, &finished, &recorded);
-    finished.clear();
-    recorded.iter().filter_map(|r| r.next_due).min()
+    let next_due = recorded.iter().filter_map(|r| r.next_due).min();
+    let results: Vec<Result> = attempts.into_iter().zip(finished).collect();
+    Done { next_due, held_up: held_up.into_iter().map(|i| results[i].clone()).collect() }
 }
 
-/// A result that PostgreSQL will not store as it is becomes a relay_error that says why.
-async fn record_one(db: &Db, epoch: i32, relay: &str, one: &[Finished]) -> Vec<Recorded> {
-    let mut wait = Duration::from_millis(50);
-    let mut one = one.to_vec();
-    loop {
-        match db.record(epoch, relay, &one).await {
-            Ok(recorded) => return recorded,
-            Err(e)
-                if e.is_bad_data()
-                    && one.iter().any(|f| f.request_headers.is_some() || f.response_headers.is_some()) =>
-            {
-                for f in &mut one {
-                    if f.outcome != Outcome::Delivered {
-                        f.outcome = Outcome::RelayError;
-                    }
-                    f.error = Some("the details of this attempt could not be stored".into());
-                    (f.response_excerpt, f.response_headers, f.request_headers, f.retry_after_s) =
-                        (None, None, None, None);
-                }
-            }
-            Err(e) if e.is_bad_data() => {
-                error!(error = %e, event_seq = one[0].event_seq, subscription_id = one[0].subscription_id, "a result could not be recorded at all; its lease ends with this relay");
-                return Vec::new();
-            }
-            Err(error) => {
-                warn!(%error, "a result could not be recorded; trying again");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_secs(5));
+/// One of them is unacceptable, or locked: the others go on. Returns the indexes of those that are locked;
+/// of a subscription with a locked row no other is tried, because each trial waits.
+async fn one_by_one(db: &Db, epoch: i32, relay: &str, finished: &[Finished]) -> (Vec<Recorded>, Vec<usize>) {
+    let (mut recorded, mut held_up, mut locked) = (Vec::new(), Vec::new(), HashSet::new());
+    for (i, one) in finished.iter().enumerate() {
+        if !locked.contains(&one.subscription_id) {
+            match record_one(db, epoch, relay, one.clone()).await {
+                Some(rows) => recorded.extend(rows),
+                None => drop(locked.insert(one.subscription_id)),
             }
         }
+        if locked.contains(&one.subscription_id) {
+            held_up.push(i);
+        }
     }
+    (recorded, held_up)
+}
+
+/// A result that PostgreSQL will not store as it is loses its details. `None`: its row is locked.
+async fn record_one(db: &Db, epoch: i32, relay: &str, mut one: Finished) -> Option<Vec<Recorded>> {
+    let mut wait = RETRY.0;
+    loop {
+        match db.record(epoch, relay, std::slice::from_ref(&one)).await {
+            Ok(recorded) => return Some(recorded),
+            Err(e) if e.is_locked_row() => return None,
+            Err(e) if e.is_refusal() && (one.request_headers.is_some() || one.response_headers.is_some()) => {
+                if one.outcome != Outcome::Delivered {
+                    one.outcome = Outcome::RelayError;
+                }
+                one.error = Some("the details of this attempt could not be stored".into());
+                (one.response_excerpt, one.response_headers, one.request_headers, one.retry_after_s) =
+                    (None, None, None, None);
+            }
+            Err(e) if e.is_refusal() => {
+                error!(error = %e, event_seq = one.event_seq, subscription_id = one.subscription_id, "a result could not be recorded at all; its lease ends with this relay");
+                return Some(Vec::new());
+            }
+            Err(error) => retry_later(&error, 1, &mut wait).await,
+        }
+    }
+}
+
+async fn retry_later(error: &DbError, results: usize, wait: &mut Duration) {
+    warn!(%error, results, "results could not be recorded; trying again");
+    tokio::time::sleep(*wait).await;
+    *wait = (*wait * 2).min(RETRY.1);
 }
 
 /// One line for each attempt that did not deliver, and for each that came too late.

@@ -8,13 +8,14 @@
 //! What it holds in memory is bounded by `concurrency`: leases are taken only into free room, and not at
 //! all while results wait unrecorded. A backlog stays in the log, or as pending rows.
 
+mod leasing;
 mod session;
 
 use crate::attempt;
 use crate::config::ConnectSettings;
-use crate::db::{Db, DbError, HealthDelta, Room, Tick};
+use crate::db::{Db, DbError, HealthDelta, Tick};
 use crate::endpoint::Endpoints;
-use crate::lease::{self, Leased, Work};
+use crate::lease::{Leased, Work};
 use crate::record::{self, Attempt};
 use crate::send::Sender;
 use crate::wake::{Direct, Heard};
@@ -37,8 +38,6 @@ const MAINTAIN: Duration = Duration::from_secs(60);
 const DOOR_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 /// Rung again within this time, a relay is busy: it leaves the door, and producers stop notifying.
 const BUSY: Duration = Duration::from_millis(20);
-/// Between two leases, unless there is room for many: a lease call costs about a millisecond.
-const LEASE_PACE: Duration = Duration::from_millis(2);
 /// Between a failed call and the next, growing.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -96,18 +95,27 @@ pub struct Relay {
     due_left: bool,
     /// Deliveries an event led to, lately: the room that one more event will need.
     fan_out: f64,
+    /// Most events of the next expand: cut when one fails, so that what is too much, or does not end,
+    /// is found alone.
+    expand_limit: usize,
+    expand_at: Instant,
+    claim_retry: Duration,
+    expand_retry: Duration,
 
     leasing: Option<JoinHandle<Leased>>,
     leasing_epoch: i32,
+    /// Events asked of the last expand.
+    expanding: usize,
     leased_at: Instant,
     lease_at: Instant,
-    lease_retry: Duration,
     attempts: JoinSet<record::Result>,
     in_flight: HashMap<i64, i32>,
     results: Vec<record::Result>,
-    recording: Option<JoinHandle<Option<Duration>>>,
+    recording: Option<JoinHandle<record::Done>>,
     recording_epoch: i32,
     recording_count: usize,
+    /// Results that wait for an operator's open transaction; tried again with every tick.
+    held_up: Vec<record::Result>,
     health: HashMap<i64, HealthDelta>,
 
     housekeeping: Option<JoinHandle<Housekept>>,
@@ -123,6 +131,7 @@ pub struct Relay {
 }
 
 struct Housekept {
+    epoch: i32,
     tick: Result<Tick, DbError>,
     unwritten: Vec<(i64, HealthDelta)>,
 }
@@ -132,7 +141,7 @@ enum Happened {
     Connected(Direct),
     Leased(Leased),
     Attempted(record::Result),
-    Recorded(Option<Duration>),
+    Recorded(record::Done),
     Housekept(Housekept),
     Stop,
     Time,
@@ -162,17 +171,22 @@ impl Relay {
             due_at: Some(now),
             due_left: false,
             fan_out: 1.0,
+            expand_limit: usize::MAX,
+            expand_at: now,
+            claim_retry: RETRY.0,
+            expand_retry: RETRY.0,
             leasing: None,
             leasing_epoch: 0,
+            expanding: 0,
             leased_at: now,
             lease_at: now,
-            lease_retry: RETRY.0,
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
             results: Vec::new(),
             recording: None,
             recording_epoch: 0,
             recording_count: 0,
+            held_up: Vec::new(),
             health: HashMap::new(),
             housekeeping: None,
             tick_at: now,
@@ -197,7 +211,7 @@ impl Relay {
                 Happened::Connected(direct) => self.on_connected(direct).await,
                 Happened::Leased(leased) => self.on_leased(leased).await,
                 Happened::Attempted(result) => self.on_attempted(result),
-                Happened::Recorded(next_due) => self.on_recorded(next_due),
+                Happened::Recorded(done) => self.on_recorded(done),
                 Happened::Housekept(housekept) => {
                     self.on_housekept(housekept).await;
                     alive(&self);
@@ -205,6 +219,7 @@ impl Relay {
                 Happened::Stop => {
                     info!(in_flight = self.attempts.len(), "stopping: waiting for attempts under way");
                     self.drain_until = Some(Instant::now() + self.settings.drain_deadline);
+                    self.keep_or_leave_bell().await;
                 }
                 Happened::Time => {}
             }
@@ -249,7 +264,9 @@ impl Relay {
         let room = self.room();
         if self.direct.is_some() && self.leasing.is_none() && room > 0 {
             let lease_at = self.lease_at(room);
-            if self.log_wanted || self.wants_door() {
+            if self.log_wanted {
+                at = at.min(lease_at.max(self.expand_at));
+            } else if self.wants_door() {
                 at = at.min(lease_at);
             }
             if let Some(due_at) = self.due_at {
@@ -301,48 +318,6 @@ impl Relay {
         self.housekeeping = Some(tokio::spawn(housekeep(self.db.clone(), self.epoch, deltas, maintain)));
     }
 
-    /// Claims what is due, else expands what is new, else goes to sleep the way `wake` describes.
-    async fn start_leasing(&mut self, now: Instant) {
-        let room = self.room();
-        if room == 0 || now < self.lease_at(room) {
-            return;
-        }
-        let lease_room = self.lease_room(room);
-        self.leasing_epoch = self.epoch;
-        if self.due_at.is_some_and(|at| now >= at) {
-            self.due_at = None;
-            self.leasing =
-                Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, lease_room)));
-        } else if self.log_wanted {
-            self.log_wanted = false;
-            let events = (room as f64 / self.fan_out).ceil().clamp(1.0, self.settings.batch as f64) as i32;
-            self.leasing = Some(tokio::spawn(lease::expand(
-                self.db.clone(),
-                self.endpoints.clone(),
-                self.epoch,
-                events,
-                lease_room,
-            )));
-        } else if self.wants_door() {
-            self.try_to_sleep(now).await;
-        }
-    }
-
-    /// Nothing is left to do, and the relay is the one that is rung for.
-    fn wants_door(&self) -> bool {
-        !self.has_door && self.hold.is_none() && self.direct.as_ref().is_some_and(Direct::has_bell)
-    }
-
-    /// When the next lease call may be made: with little room not right after the last, because each
-    /// costs about a millisecond whatever it brings.
-    fn lease_at(&self, room: usize) -> Instant {
-        if room * 8 < self.settings.concurrency {
-            self.lease_at.max(self.leased_at + LEASE_PACE)
-        } else {
-            self.lease_at
-        }
-    }
-
     fn on_heard(&mut self, heard: Heard) {
         let now = Instant::now();
         if heard.lost {
@@ -350,59 +325,14 @@ impl Relay {
             return;
         }
         self.log_wanted |= heard.bell || heard.help || heard.control;
+        if heard.bell && self.room() == 0 {
+            self.call_for_help();
+        }
         if heard.due || heard.control {
             self.due_at = Some(now);
         }
         if heard.control {
             self.tick_at = now;
-        }
-    }
-
-    async fn on_leased(&mut self, leased: Leased) {
-        let now = Instant::now();
-        (self.leased_at, self.lease_at) = (now, now);
-        self.lease_retry = if matches!(leased, Leased::Failed(_)) { self.lease_retry } else { RETRY.0 };
-        match leased {
-            Leased::Expanded { work, events, queued, more } => {
-                let deliveries = work.len() + queued;
-                if events > 0 {
-                    self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / events as f64).max(0.1);
-                    self.leave_door_if_busy(now, more).await;
-                }
-                // Without a door to watch, look until nothing is found.
-                self.log_wanted |= more || (events > 0 && !self.direct.as_ref().is_some_and(Direct::has_bell));
-                if queued > 0 {
-                    self.due_at = Some(self.due_at.map_or(now, |at| at.min(now)));
-                }
-                self.start_attempts(work);
-                if more && self.room() == 0 && self.settings.listen {
-                    let db = self.db.clone();
-                    tokio::spawn(async move { db.call_for_help().await });
-                }
-            }
-            Leased::Claimed { work, next_due, more } => {
-                self.due_left = more;
-                if let Some(next_due) = next_due {
-                    self.due_within(next_due);
-                }
-                self.start_attempts(work);
-            }
-            Leased::Refused => {
-                // On hold or fenced; the tick says which. Do not ask again before it has.
-                self.lease_at = now + TICK;
-                self.tick_at = self.tick_at.min(now + Duration::from_millis(20));
-            }
-            Leased::Failed(error) => {
-                warn!(%error, retry_ms = self.lease_retry.as_millis() as u64, "nothing could be leased");
-                if error.leaves_doubt() && self.leasing_epoch == self.epoch {
-                    self.doubted = Some(self.epoch);
-                    self.retire_doubted().await;
-                }
-                self.log_wanted = true;
-                self.due_at = Some(now);
-                self.lease_at = now + self.lease_retry;
-                self.lease_retry = (self.lease_retry * 2).min(RETRY.1);
-            }
         }
     }
 
@@ -438,9 +368,11 @@ impl Relay {
         }
     }
 
-    fn on_recorded(&mut self, next_due: Option<Duration>) {
+    fn on_recorded(&mut self, done: record::Done) {
+        let (next_due, recorded) = (done.next_due, self.recording_count - done.held_up.len());
+        self.held_up.extend(done.held_up);
         if let Some(count) = self.unrecorded.get_mut(&self.recording_epoch) {
-            *count = count.saturating_sub(self.recording_count);
+            *count = count.saturating_sub(recorded);
         }
         self.unrecorded.retain(|_, count| *count > 0);
         // The session's end frees the lock of its epoch; the next tick finds it dead and hands back.
@@ -456,6 +388,7 @@ impl Relay {
 
     async fn on_housekept(&mut self, housekept: Housekept) {
         record::put_back(&mut self.health, housekept.unwritten);
+        self.results.append(&mut self.held_up);
         let tick = match housekept.tick {
             Ok(tick) => tick,
             Err(error) => {
@@ -470,7 +403,7 @@ impl Relay {
             info!(deliveries = tick.handed_back, "a relay is gone; what it had leased is due at once");
             self.due_at = Some(Instant::now());
         }
-        if tick.fenced {
+        if tick.fenced && housekept.epoch == self.epoch {
             error!(epoch = self.epoch, "this relay was taken for dead; it begins again");
             self.epoch = 0;
             self.lose_direct();
@@ -487,11 +420,7 @@ impl Relay {
             self.lease_at = Instant::now();
             self.hold = tick.hold;
         }
-        if let Some(direct) = self.direct.as_mut()
-            && session::in_time(direct.try_bell()).await.is_none()
-        {
-            self.lose_direct();
-        }
+        self.keep_or_leave_bell().await;
     }
 
     fn due_within(&mut self, wait: Duration) {
@@ -499,26 +428,12 @@ impl Relay {
         self.due_at = Some(self.due_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// Leases that may be taken now.
-    fn room(&self) -> usize {
-        if !self.has_ticked || self.results.len() + self.recording_count > 2 * self.settings.concurrency {
-            return 0;
-        }
-        self.settings.concurrency.saturating_sub(self.attempts.len())
-    }
-
-    fn lease_room(&self, room: usize) -> Room {
-        let (busy_ids, busy_counts) = self.in_flight.iter().map(|(id, count)| (*id, *count)).unzip();
-        Room {
-            leases: i32::try_from(room).unwrap_or(i32::MAX),
-            max_in_flight: i32::try_from(self.settings.max_in_flight).unwrap_or(i32::MAX),
-            busy_ids,
-            busy_counts,
-        }
-    }
-
     fn is_drained(&self) -> bool {
-        self.attempts.is_empty() && self.results.is_empty() && self.recording.is_none() && self.leasing.is_none()
+        self.attempts.is_empty()
+            && self.results.is_empty()
+            && self.held_up.is_empty()
+            && self.recording.is_none()
+            && self.leasing.is_none()
     }
 
     /// Gives up what is still under way and hands every lease back.
@@ -573,7 +488,7 @@ async fn housekeep(db: Db, epoch: i32, deltas: Vec<(i64, HealthDelta)>, maintain
         }
     }
     debug!(epoch, "tick");
-    Housekept { tick, unwritten }
+    Housekept { epoch, tick, unwritten }
 }
 
 /// The result of a call under way; never, if there is none. Cancel safe.

@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 47] = files![
+const FILES: [(&str, &str); 48] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -68,6 +68,7 @@ const FILES: [(&str, &str); 47] = files![
     "functions/70_account/status.sql",
     "functions/80_maintain/make_segment.sql",
     "functions/80_maintain/maintain.sql",
+    "revokes.sql",
     "roles.sql",
     "grants.sql",
 ];
@@ -203,10 +204,13 @@ async fn migrate_locked(client: &mut Client) -> Result<Report, SchemaError> {
             .await?;
         report.files.push(path);
     }
-    // Grants name functions, so a function made anew needs them again.
-    if report.roles_to_create.is_none() && !report.files.is_empty() && !report.files.contains(&"grants.sql") {
-        let (path, grants) = FILES[FILES.len() - 1];
-        transaction.batch_execute(grants).await.map_err(|source| SchemaError::Apply { path, source })?;
+    // A function made anew is everybody's until it is revoked, and nobody's until it is granted.
+    for path in ["revokes.sql", "grants.sql"] {
+        let can_be = path == "revokes.sql" || report.roles_to_create.is_none();
+        if can_be && !report.files.is_empty() && !report.files.contains(&path) {
+            let sql = FILES.iter().find(|(file, _)| *file == path).map_or("", |(_, sql)| sql);
+            transaction.batch_execute(sql).await.map_err(|source| SchemaError::Apply { path, source })?;
+        }
     }
     transaction.commit().await?;
     Ok(report)

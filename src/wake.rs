@@ -27,6 +27,7 @@ const LEAVE_DOOR: &str = "select pg_advisory_unlock(1869968482, 1)";
 const TRY_BELL: &str = "select pg_try_advisory_lock(1869968482, 2)";
 const LEAVE_BELL: &str = "select pg_advisory_unlock(1869968482, 2)";
 const LISTEN_BELL: &str = "listen outbox_bell";
+const UNLISTEN_BELL: &str = "unlisten outbox_bell";
 const LISTEN_SIGNAL: &str = "listen outbox_signal";
 
 /// What was heard since it was last asked. Any number of notifications of a kind are one.
@@ -181,12 +182,22 @@ impl Direct {
     /// # Errors
     /// If the connection is gone (and the epoch with it).
     pub async fn step_down(&mut self) -> Result<(), tokio_postgres::Error> {
+        self.leave_bell().await?;
+        self.listening = false;
+        self.client.batch_execute("unlisten *").await
+    }
+
+    /// Leaves the bell, and the door with it, to another relay: this one would not act when it is rung.
+    ///
+    /// # Errors
+    /// If the connection is gone (and the bell with it).
+    pub async fn leave_bell(&mut self) -> Result<(), tokio_postgres::Error> {
         self.leave_door().await?;
         if self.has_bell {
             self.has_bell = false;
+            self.client.batch_execute(UNLISTEN_BELL).await?;
             self.client.batch_execute(LEAVE_BELL).await?;
         }
-        self.listening = false;
-        self.client.batch_execute("unlisten *").await
+        Ok(())
     }
 }

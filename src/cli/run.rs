@@ -61,7 +61,8 @@ pub async fn assemble(config: &Config) -> Result<Relay, Box<dyn std::error::Erro
         // A pooler would refuse the startup parameter; there the client's own limit has to do.
         let timeout_ms = config.database.statement_timeout.as_millis();
         let options = pooled.server.get_options().unwrap_or_default();
-        pooled.server.options(format!("{options} -c statement_timeout={timeout_ms}").trim());
+        let own = format!("-c statement_timeout={timeout_ms} -c default_transaction_isolation=read\\ committed");
+        pooled.server.options(format!("{options} {own}").trim());
     }
     let wait = config.database.connect_timeout;
     let pool = connect::pool(&pooled, config.database.pool_size, wait)?;

@@ -54,10 +54,10 @@ fn the_defaults_are_the_annotated_file() {
     let config = Config::for_database(URL).expect("defaults");
     assert_eq!(config.database.pool_size, 4);
     assert_eq!(config.database.connect_timeout, Duration::from_secs(10));
-    assert_eq!(config.database.statement_timeout, Duration::from_secs(30));
+    assert_eq!(config.database.statement_timeout, Duration::from_secs(10));
     assert_eq!(config.relay.environment, "default");
     assert!(!config.relay.name.is_empty());
-    assert_eq!((config.relay.concurrency, config.relay.max_in_flight, config.relay.batch), (256, 64, 256));
+    assert_eq!((config.relay.concurrency, config.relay.max_in_flight, config.relay.batch), (256, 64, 1000));
     assert!(config.relay.listen && !config.relay.synchronous_commit);
     assert_eq!(config.relay.poll_interval, Duration::from_secs(1));
     assert_eq!(config.relay.drain_deadline, Duration::from_secs(30));
@@ -123,7 +123,7 @@ fn database_url_gives_way_to_the_variable_made_for_outboxd_and_goes_over_the_fil
 #[test]
 fn an_empty_variable_counts_as_unset() {
     let config = load(None, &with_database(&[("OUTBOXD_HTTP__CA_FILE", ""), ("OUTBOXD_RELAY__BATCH", "")]));
-    assert_eq!(config.expect("valid").relay.batch, 256);
+    assert_eq!(config.expect("valid").relay.batch, 1000);
 }
 
 #[test]

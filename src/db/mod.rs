@@ -32,10 +32,23 @@ pub enum DbError {
 }
 
 impl DbError {
-    /// Whether PostgreSQL found fault with the data itself, so that trying the same again is no use:
-    /// SQLSTATE class 22 (data exception) or 23 (integrity constraint).
-    pub fn is_bad_data(&self) -> bool {
-        matches!(self, Self::Postgres(e) if e.code().is_some_and(|c| c.code().starts_with("22") || c.code().starts_with("23")))
+    /// Whether trying the same again is no use: PostgreSQL refused it, and not for a passing reason, which
+    /// are those of SQLSTATE class 08 (connection), 40 (rollback), 42 (what an operator can grant or migrate),
+    /// 53 (resources), 55 (locks), 57 (operator intervention), 58 (system) and XX.
+    pub fn is_refusal(&self) -> bool {
+        const PASSING: [&str; 8] = ["08", "40", "42", "53", "55", "57", "58", "XX"];
+        matches!(self, Self::Postgres(e) if e.code().is_some_and(|c| !PASSING.contains(&&c.code()[..2])))
+    }
+
+    /// Whether less work, or other work, might have gone well: it was refused, or ran out of its time.
+    pub fn blames_the_work(&self) -> bool {
+        let cancelled = matches!(self, Self::Postgres(e) if e.code() == Some(&SqlState::QUERY_CANCELED));
+        cancelled || self.is_refusal() || matches!(self, Self::Timeout(_))
+    }
+
+    /// Whether somebody's open transaction holds a row that is needed.
+    pub fn is_locked_row(&self) -> bool {
+        matches!(self, Self::Postgres(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
     /// Whether the statement may have been committed all the same: its answer was lost, or the session
@@ -45,15 +58,6 @@ impl DbError {
             Self::Postgres(e) => e.as_db_error().and_then(|e| e.parsed_severity()) != Some(Severity::Error),
             Self::Pool(_) => false,
             Self::Timeout(_) => true,
-        }
-    }
-
-    /// Whether the statement ran out of its time.
-    pub fn is_timeout(&self) -> bool {
-        match self {
-            Self::Timeout(_) => true,
-            Self::Postgres(e) => e.code() == Some(&SqlState::QUERY_CANCELED),
-            Self::Pool(_) => false,
         }
     }
 }
@@ -84,12 +88,19 @@ impl Db {
         Self { pool, timeout, asynchronous }
     }
 
-    /// Turns the next events of the log into deliveries. `None`: on hold, or fenced.
+    /// Turns the next events of the log into deliveries. `None`: on hold, or fenced. With `skip_filters`
+    /// no filter is evaluated: whoever has one gets a dead letter.
     ///
     /// # Errors
     /// If the database cannot be asked; nothing was expanded then.
-    pub async fn expand(&self, epoch: i32, events: i32, room: &Room) -> Result<Option<Expanded>, DbError> {
-        let sql = "select * from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7)";
+    pub async fn expand(
+        &self,
+        epoch: i32,
+        events: i32,
+        room: &Room,
+        skip_filters: bool,
+    ) -> Result<Option<Expanded>, DbError> {
+        let sql = "select * from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7, $8)";
         let rows = self
             .query(
                 sql,
@@ -100,6 +111,7 @@ impl Db {
                     (&room.max_in_flight, Type::INT4),
                     (&room.busy_ids, Type::INT8_ARRAY),
                     (&room.busy_counts, Type::INT4_ARRAY),
+                    (&skip_filters, Type::BOOL),
                     (&self.asynchronous, Type::BOOL),
                 ],
             )

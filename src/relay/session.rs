@@ -1,6 +1,7 @@
 //! The relay and its direct connection: opening and losing it, epochs that are doubted, and the door.
 
 use super::{BUSY, DOOR_BACKOFF, RETRY, Relay};
+use crate::db::DbError;
 use crate::wake::{Direct, Identity};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -65,12 +66,44 @@ impl Relay {
         self.doubted = None;
     }
 
+    /// A call that may have been committed though its answer was lost left leases that nobody here knows.
+    pub(super) async fn doubt_after(&mut self, error: &DbError) {
+        if error.leaves_doubt() && self.leasing_epoch == self.epoch {
+            self.doubted = Some(self.epoch);
+            self.retire_doubted().await;
+        }
+    }
+
     pub(super) fn lose_direct(&mut self) {
         if self.direct.take().is_some() {
             self.doubted = (self.epoch != 0).then_some(self.epoch);
             warn!(epoch = self.epoch, "the direct connection is lost");
         }
         self.has_door = false;
+    }
+
+    /// Has the bell if nobody else has; leaves it to another relay while this one would not act on it.
+    pub(super) async fn keep_or_leave_bell(&mut self) {
+        let acts = self.hold.is_none() && self.drain_until.is_none();
+        let Some(direct) = self.direct.as_mut() else { return };
+        let had_bell = direct.has_bell();
+        let done = if acts { in_time(direct.try_bell()).await.map(drop) } else { in_time(direct.leave_bell()).await };
+        match done {
+            None => self.lose_direct(),
+            Some(()) if had_bell && !acts => {
+                self.has_door = false;
+                self.call_for_help();
+            }
+            Some(()) => {}
+        }
+    }
+
+    /// Wakes the other relays: there is something that this one does not take.
+    pub(super) fn call_for_help(&self) {
+        if self.settings.listen {
+            let db = self.db.clone();
+            tokio::spawn(async move { db.call_for_help().await });
+        }
     }
 
     /// Takes the door and looks once more; while a writer holds it, looks again after a little while.

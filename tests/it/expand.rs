@@ -179,7 +179,7 @@ async fn an_expand_that_does_not_commit_never_was() {
 
     // A second one waits, because the first may still fail.
     let second = other.session.start(&format!(
-        "select expanded from outbox_relay.expand({}, 10, 0, 10, '{{}}', '{{}}', true) where event_seq is null",
+        "select expanded from outbox_relay.expand({}, 10, 0, 10, '{{}}', '{{}}', false, true) where event_seq is null",
         other.epoch
     ));
     app.wait_until_blocked(&other.session).await;

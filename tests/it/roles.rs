@@ -74,7 +74,7 @@ const TABLE: [(&str, [bool; 4]); 60] = [
     ("delete from outbox.attempt", [false; 4]),
     // The daemon.
     ("select outbox_relay.register('r', 'v', 'test')", [false, false, false, true]),
-    ("select outbox_relay.expand(1, 1, 1, 1, '{}', '{}', true)", [false, false, false, true]),
+    ("select outbox_relay.expand(1, 1, 1, 1, '{}', '{}', false, true)", [false, false, false, true]),
     ("select outbox_relay.load_subscriptions('{1}')", [false, false, false, true]),
     ("select outbox_relay.maintain()", [false, false, false, true]),
     ("select outbox_relay.add_key(1, 'x-signature', 'a-secret-of-length')", [false; 4]),

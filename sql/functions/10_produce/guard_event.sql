@@ -10,8 +10,12 @@ as $$
 -- Each statement reads its triggers' conditions anew from the catalog, about 2 us a clause, so only what
 -- would harm a delivery stands here. With fifteen clauses and a bounded regular expression an insert cost
 -- twice the CPU of one without; outbox.publish, which is a function anyway, checks the rest.
--- Called by migrate and when max_payload_bytes changes; takes SHARE ROW EXCLUSIVE on outbox.event.
+-- Called by migrate and when max_payload_bytes changes; takes SHARE ROW EXCLUSIVE on outbox.event
+-- until the caller commits, and gives up after two seconds of waiting for it.
+declare
+    before_lock text := current_setting('lock_timeout');
 begin
+    perform set_config('lock_timeout', '2s', true);
     execute format($ddl$
         create or replace trigger event_acceptable after insert on outbox.event for each row
         when (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or new.tenant_id = ''
@@ -19,6 +23,10 @@ begin
             or not isfinite(new.occurred_at) or new.xact <> pg_current_xact_id())
         execute function outbox_relay.refuse_event()$ddl$,
         (select value::integer from outbox.setting where name = 'max_payload_bytes'));
+    perform set_config('lock_timeout', before_lock, true);
+exception when lock_not_available then
+    raise exception using errcode = 'OB040', message = 'a transaction that writes events is open for too long',
+        hint = 'Changing what an event may be needs a moment without writers. Try again.';
 end
 $$;
 comment on function outbox_relay.guard_event is 'Writes the rules of an acceptable event into the trigger on outbox.event.';

@@ -33,6 +33,10 @@ declare
     due_rooms  integer[];
     saturated  boolean;
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
+            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
+    end if;
     if asynchronous then
         perform set_config('synchronous_commit', 'off', true);
     end if;
@@ -58,7 +62,7 @@ begin
                    - coalesce((select b.count from unnest(claim.busy_subscription_ids, claim.busy_counts) b (subscription_id, count)
                                where b.subscription_id = w.subscription_id), 0) as room
         from waiting w join outbox.subscription s on s.subscription_id = w.subscription_id and s.active)
-    select min(a.next_attempt_at) filter (where a.next_attempt_at > now()),
+    select min(a.next_attempt_at) filter (where a.next_attempt_at > now() and isfinite(a.next_attempt_at)),
            coalesce(bool_or(a.room <= 0) filter (where a.next_attempt_at <= now()), false),
            coalesce(array_agg(a.subscription_id order by a.next_attempt_at) filter (where a.next_attempt_at <= now() and a.room > 0), '{}'),
            coalesce(array_agg(a.room order by a.next_attempt_at) filter (where a.next_attempt_at <= now() and a.room > 0), '{}')

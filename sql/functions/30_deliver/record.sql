@@ -26,6 +26,8 @@ as $$
 -- reached by its key): what a later step needs is carried along by RETURNING.
 --
 -- Returns a row for each result that was not a success, and for each late one (state null).
+-- A row that an operator's open transaction has locked is waited for a fifth of a second; then the call
+-- fails (55P03), and the relay keeps that result and records the others.
 -- Called by the relay's loop. Writes queue, finished, attempt; on 410 subscription.
 -- Invariant: succeeded only with a lease of this epoch.
 #variable_conflict use_column
@@ -35,9 +37,14 @@ declare
     r    record;
     gone bigint[];
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
+            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
+    end if;
     if asynchronous then
         perform set_config('synchronous_commit', 'off', true);
     end if;
+    perform set_config('lock_timeout', '200ms', true);
 
     with result as (
         select * from unnest(record.subscription_ids, record.event_seqs, record.started_ats, record.latencies_ms, record.outcomes,
@@ -117,11 +124,15 @@ begin
     end loop;
 
     if gone is not null then
-        -- Never waits for an operator's open transaction; the next 410 tries again.
-        update outbox.subscription s
-        set active = false, disabled_at = now(), disabled_reason = 'the endpoint answered 410 Gone', updated_at = now()
-        where s.subscription_id in (select g.subscription_id from outbox.subscription g
-            where g.subscription_id = any (gone) and g.active for no key update skip locked);
+        -- One that somebody is changing just now is left for the next 410.
+        begin
+            update outbox.subscription s
+            set active = false, disabled_at = now(), disabled_reason = 'the endpoint answered 410 Gone', updated_at = now()
+            where s.subscription_id in (select g.subscription_id from outbox.subscription g
+                where g.subscription_id = any (gone) and g.active for no key update skip locked);
+        exception when others then
+            raise warning 'subscription % answered 410 and could not be disabled: %', gone, sqlerrm;
+        end;
     end if;
 
     if cardinality(done) < cardinality(subscription_ids) then

@@ -11,15 +11,23 @@ as $$
 declare
     handed_back integer;
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
+            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
+    end if;
     perform pg_advisory_xact_lock(1869968482, 4);
-    update outbox_relay.relay r set fenced_at = now() where r.epoch = fence.epoch and r.fenced_at is null;
-    if not found then
+    if not exists (select from outbox_relay.relay r where r.epoch = fence.epoch and r.fenced_at is null) then
         return 0;
     end if;
     update outbox_relay.queue q
     set state = case when q.attempts > 0 then 'failed' else 'pending' end, epoch = null, next_attempt_at = now(), updated_at = now()
-    where q.epoch = fence.epoch;
+    where (q.subscription_id, q.event_seq) in (
+        select l.subscription_id, l.event_seq from outbox_relay.queue l where l.epoch = fence.epoch for update skip locked);
     get diagnostics handed_back = row_count;
+    -- What an operator's open transaction has locked is handed back by a later call.
+    if not exists (select from outbox_relay.queue q where q.epoch = fence.epoch) then
+        update outbox_relay.relay r set fenced_at = now() where r.epoch = fence.epoch;
+    end if;
     if handed_back > 0 then
         perform pg_notify('outbox_signal', 'due');
     end if;

@@ -6,6 +6,7 @@ as $$
 declare
     insecure boolean := (select value::boolean from outbox.setting where name = 'allow_insecure_http');
     bad      text;
+    path     text;
 begin
     if tg_op = 'UPDATE' then
         if new.tenant_id <> old.tenant_id then
@@ -17,6 +18,13 @@ begin
         end if;
         new.version := nextval('outbox_relay.subscription_version_seq');
         new.updated_at := now();
+        -- Only what changes is judged: a rule that came later must not keep anybody from pausing.
+        if (new.url, new.name, new.event_types, new.filter::text, new.headers, new.signature, new.envelope, new.retry_policy, new.timeout,
+                new.max_in_flight, new.rate_limit, new.ordered)
+            is not distinct from (old.url, old.name, old.event_types, old.filter::text, old.headers, old.signature, old.envelope,
+                old.retry_policy, old.timeout, old.max_in_flight, old.rate_limit, old.ordered) then
+            return new;
+        end if;
     end if;
 
     if octet_length(new.tenant_id) not between 1 and 128 or new.tenant_id ~ '[[:cntrl:]]' then
@@ -57,6 +65,22 @@ begin
     if found then
         raise exception using errcode = 'OB011', message = format('event type pattern %s is not acceptable', quote_nullable(bad)),
             hint = 'Name types as order.created, order.* for everything below order, or * for all.';
+    end if;
+
+    -- What can raise an error even where errors are silenced, or visit a payload many times over, is refused:
+    -- expand evaluates filters for all tenants. Literals are blanked first, so that only syntax is looked at.
+    path := regexp_replace(new.filter::text, '"([^"\\]|\\.)*"', '""', 'g');
+    bad := case
+        when length(new.filter::text) > 2000 then 'is longer than 2000 characters'
+        when path ~ '\$""' then 'uses a variable'
+        when path ~ '\.(datetime|date|time|time_tz|timestamp|timestamp_tz)\(' then 'uses a date or time method'
+        when path ~ '\*\*' then 'uses **'
+        when path ~ '\?.*\?' then 'has more than one ?'
+        when path ~ '\?.*\$' then 'refers to $ behind ?'
+        end;
+    if bad is not null then
+        raise exception using errcode = 'OB012', message = format('filter %s', bad),
+            hint = 'Write a predicate over the payload, as $.total > 100, or a path that finds something, as $.items[*] ? (@.qty > 5).';
     end if;
 
     if new.signature not in ('standard', 'x-signature') then

@@ -10,7 +10,7 @@ as $$
 -- that was sent is sent again wholesale. The rest is queued here, due now, and the cursor starts afresh.
 declare
     c        outbox_relay.cursor;
-    moved    boolean;
+    moved    boolean := false;
     kept     bigint := 0;
 begin
     if coalesce(adopt.environment, '') !~ '^[A-Za-z0-9_.-]{1,63}$' then
@@ -19,10 +19,13 @@ begin
     end if;
     update outbox.setting s set value = adopt.environment, updated_at = now(), updated_by = session_user where s.name = 'environment';
 
-    perform pg_advisory_xact_lock(1869968482, 3);
-    select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
-    select o.system_identifier <> p.system_identifier or pg_snapshot_xmax(c.seen) > pg_snapshot_xmax(pg_current_snapshot())
-    into moved from outbox_relay.origin o, pg_control_system() p;
+    -- The common case changes a name and waits for nobody.
+    if (select o.system_identifier <> p.system_identifier from outbox_relay.origin o, pg_control_system() p)
+        or (select pg_snapshot_xmax(k.seen) > pg_snapshot_xmax(pg_current_snapshot()) from outbox_relay.cursor k order by k.cursor_id desc limit 1) then
+        perform pg_advisory_xact_lock(1869968482, 3);
+        select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
+        moved := true;
+    end if;
     if moved then
         -- Writers wait: the events counted here and the new cursor must be of one moment.
         lock table outbox.event in share row exclusive mode;

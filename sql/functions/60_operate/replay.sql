@@ -64,7 +64,8 @@ begin
     if not exists (select from outbox.event e where e.event_id = replay.event_id) then
         raise exception using errcode = 'OB021', message = format('there is no event %s', coalesce(replay.event_id::text, 'null')),
             hint = 'Its segment may have been dropped, see the setting retention.';
-    elsif exists (select from outbox.event e where e.event_id = replay.event_id and e.tenant_id <> replay.tenant_id) then
+    elsif replay.tenant_id is not null
+        and not exists (select from outbox.event e where e.event_id = replay.event_id and e.tenant_id = replay.tenant_id) then
         raise exception using errcode = 'OB022', message = 'tenant mismatch',
             hint = 'The event does not belong to the tenant named in the call.';
     end if;
@@ -76,7 +77,7 @@ begin
         select v.subscription_id from outbox.delivery v
         join outbox.subscription s on s.subscription_id = v.subscription_id and s.unsubscribed_at is null
         where replay.subscription_id is null and v.event_seq = e.event_seq) d
-    where e.event_id = replay.event_id;
+    where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id);
     return replayed;
 end
 $$;

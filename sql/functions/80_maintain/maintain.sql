@@ -100,7 +100,7 @@ begin
     with ended as (
         delete from outbox_relay.queue q
         using outbox.subscription u
-        where u.unsubscribed_at > now() - interval '1 day' and q.subscription_id = u.subscription_id and q.state <> 'leased'
+        where u.unsubscribed_at is not null and q.subscription_id = u.subscription_id and q.state <> 'leased'
         returning q.*)
     insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
     select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', 'unsubscribed' from ended e;

@@ -116,7 +116,7 @@ impl Relay {
             .session
             .query(
                 "select event_seq, subscription_ids, expanded, queued, more
-                 from outbox_relay.expand($1, $2, $3, $4, $5, $6, true)",
+                 from outbox_relay.expand($1, $2, $3, $4, $5, $6, false, true)",
                 &[&self.epoch, &call.event_limit, &call.lease_limit, &call.max_in_flight, &busy_ids, &busy_counts],
             )
             .await

@@ -1,0 +1,136 @@
+//! The relay getting work: how much, when, and what to do with what came.
+
+use super::{RETRY, Relay, TICK};
+use crate::db::Room;
+use crate::lease::{self, Leased};
+use crate::wake::Direct;
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::warn;
+
+/// A failed expand is tried again with this fraction of its events.
+const EXPAND_SHRINK: usize = 8;
+/// Between two leases, unless there is room for many: a lease call costs about a millisecond.
+const LEASE_PACE: Duration = Duration::from_millis(2);
+
+impl Relay {
+    /// Claims what is due, else expands what is new, else goes to sleep the way `wake` describes.
+    pub(super) async fn start_leasing(&mut self, now: Instant) {
+        let room = self.room();
+        if room == 0 || now < self.lease_at(room) {
+            return;
+        }
+        let lease_room = self.lease_room(room);
+        self.leasing_epoch = self.epoch;
+        if self.due_at.is_some_and(|at| now >= at) {
+            self.due_at = None;
+            self.leasing =
+                Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, lease_room)));
+        } else if self.log_wanted && now >= self.expand_at {
+            self.log_wanted = false;
+            let wanted = (room as f64 / self.fan_out).ceil().clamp(1.0, self.settings.batch as f64) as usize;
+            // A batch of one has failed: on with it, whatever its filters would say.
+            let skip_filters = self.expand_limit == 0;
+            self.expanding = wanted.min(self.expand_limit).max(1);
+            let events = i32::try_from(self.expanding).unwrap_or(i32::MAX);
+            self.leasing = Some(tokio::spawn(lease::expand(
+                self.db.clone(),
+                self.endpoints.clone(),
+                self.epoch,
+                events,
+                lease_room,
+                skip_filters,
+            )));
+        } else if !self.log_wanted && self.wants_door() {
+            self.try_to_sleep(now).await;
+        }
+    }
+
+    /// Nothing is left to do, and the relay is the one that is rung for.
+    pub(super) fn wants_door(&self) -> bool {
+        !self.has_door && self.hold.is_none() && self.direct.as_ref().is_some_and(Direct::has_bell)
+    }
+
+    /// When the next lease call may be made: with little room not right after the last, because each
+    /// costs about a millisecond whatever it brings.
+    pub(super) fn lease_at(&self, room: usize) -> Instant {
+        if room * 8 < self.settings.concurrency {
+            self.lease_at.max(self.leased_at + LEASE_PACE)
+        } else {
+            self.lease_at
+        }
+    }
+
+    pub(super) async fn on_leased(&mut self, leased: Leased) {
+        let now = Instant::now();
+        (self.leased_at, self.lease_at) = (now, now);
+        match leased {
+            Leased::Expanded { work, events, queued, more } => {
+                let deliveries = work.len() + queued;
+                self.expand_retry = RETRY.0;
+                self.expand_limit = self.expand_limit.max(1).saturating_mul(2);
+                if events > 0 {
+                    self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / events as f64).max(0.1);
+                    self.leave_door_if_busy(now, more).await;
+                }
+                // Without a door to watch, look until nothing is found.
+                self.log_wanted |= more || (events > 0 && !self.direct.as_ref().is_some_and(Direct::has_bell));
+                if queued > 0 {
+                    self.due_at = Some(self.due_at.map_or(now, |at| at.min(now)));
+                }
+                self.start_attempts(work);
+                if more && self.room() == 0 {
+                    self.call_for_help();
+                }
+            }
+            Leased::Claimed { work, next_due, more } => {
+                self.claim_retry = RETRY.0;
+                self.due_left = more;
+                if let Some(next_due) = next_due {
+                    self.due_within(next_due);
+                }
+                self.start_attempts(work);
+            }
+            Leased::Refused => {
+                // On hold or fenced; the tick says which. Do not ask again before it has.
+                self.lease_at = now + TICK;
+                self.tick_at = self.tick_at.min(now + Duration::from_millis(20));
+            }
+            Leased::ExpandFailed(error) => {
+                warn!(%error, retry_ms = self.expand_retry.as_millis() as u64, "the log could not be expanded");
+                self.doubt_after(&error).await;
+                self.log_wanted = true;
+                if error.blames_the_work() {
+                    self.expand_limit = self.expanding / EXPAND_SHRINK;
+                }
+                self.expand_at = now + self.expand_retry;
+                self.expand_retry = (self.expand_retry * 2).min(RETRY.1);
+            }
+            Leased::ClaimFailed(error) => {
+                warn!(%error, retry_ms = self.claim_retry.as_millis() as u64, "nothing could be claimed");
+                self.doubt_after(&error).await;
+                self.due_within(self.claim_retry);
+                self.claim_retry = (self.claim_retry * 2).min(RETRY.1);
+            }
+        }
+    }
+
+    /// Leases that may be taken now.
+    pub(super) fn room(&self) -> usize {
+        let unrecorded = self.results.len() + self.recording_count + self.held_up.len();
+        if !self.has_ticked || unrecorded > 2 * self.settings.concurrency {
+            return 0;
+        }
+        self.settings.concurrency.saturating_sub(self.attempts.len())
+    }
+
+    pub(super) fn lease_room(&self, room: usize) -> Room {
+        let (busy_ids, busy_counts) = self.in_flight.iter().map(|(id, count)| (*id, *count)).unzip();
+        Room {
+            leases: i32::try_from(room).unwrap_or(i32::MAX),
+            max_in_flight: i32::try_from(self.settings.max_in_flight).unwrap_or(i32::MAX),
+            busy_ids,
+            busy_counts,
+        }
+    }
+}
