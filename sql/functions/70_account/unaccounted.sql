@@ -16,10 +16,12 @@ cross join lateral (
     where v.tenant_id = e.tenant_id and pg_visible_in_snapshot(v.xact, g.config)
     order by v.subscription_id, v.version desc) v
 where outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)
-  and case when e.addressed_to is null then v.active and outbox_relay.matches(e.type, e.payload, v.patterns, v.filter)
-           else v.subscription_id = e.addressed_to end
-  and not exists (select from outbox_relay.queue q where q.subscription_id = v.subscription_id and q.event_seq = e.event_seq)
-  and not exists (select from outbox_relay.finished f where f.subscription_id = v.subscription_id and f.event_seq = e.event_seq)
+  -- CASE fixes the order: a filter that does not end is not evaluated where there is a delivery.
+  and case
+        when exists (select from outbox_relay.finished f where f.subscription_id = v.subscription_id and f.event_seq = e.event_seq)
+            or exists (select from outbox_relay.queue q where q.subscription_id = v.subscription_id and q.event_seq = e.event_seq) then false
+        when e.addressed_to is not null then v.subscription_id = e.addressed_to
+        else v.active and outbox_relay.matches(e.type, e.payload, v.patterns, v.filter) end
 order by e.event_seq, v.subscription_id
 $$;
 comment on function outbox.unaccounted is 'Always empty: committed events that are neither unexpanded nor have a delivery or a reason for none.';
