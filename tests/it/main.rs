@@ -4,6 +4,7 @@
 //! people do: `subscriptions`, `operate`, `accounting`, `maintain`, `roles`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`,
 //! `schema_upgrade`, and all of it at once: `survival`.
+//! What one leaves open or gets wrong and the others must not feel: `stalls`.
 
 mod support;
 
@@ -23,5 +24,6 @@ mod produce;
 mod relays;
 mod roles;
 mod schema_upgrade;
+mod stalls;
 mod subscriptions;
 mod survival;
