@@ -101,7 +101,7 @@ impl Relay {
                 self.doubt_after(&error).await;
                 self.log_wanted = true;
                 if error.blames_the_work() {
-                    self.expand_limit = self.expanding / EXPAND_SHRINK;
+                    self.expand_limit = if self.expanding == 1 { 0 } else { (self.expanding / EXPAND_SHRINK).max(1) };
                 }
                 self.expand_at = now + self.expand_retry;
                 self.expand_retry = (self.expand_retry * 2).min(RETRY.1);
