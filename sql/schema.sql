@@ -887,6 +887,9 @@ begin
         when path ~ '\*\*' then 'uses **'
         when path ~ '\?.*\?' then 'has more than one ?'
         when path ~ '\?.*\$' then 'refers to $ behind ?'
+        -- Two lists are compared pair by pair, and nothing can interrupt that. Strict paths find one value each.
+        when path ~ '(==|!=|<>|<=|>=|<|>) *[(-]* *[$@]' and (path !~ '^strict' or path ~ '\*| to |keyvalue')
+            then 'compares two paths: write strict $.old == $.new, with no list on either side, or put the literal on the right'
         end;
     if bad is not null then
         raise exception using errcode = 'OB012', message = format('filter %s', bad),
