@@ -1424,6 +1424,28 @@ begin
     select value::interval into retention from outbox.setting where name = 'retention';
     select last_value - (not is_called)::integer into head from outbox.event_event_seq_seq;
     current := head / width;
+    select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
+
+    -- Pruning first: the locks that dropping takes are held until the end.
+    delete from outbox_relay.idempotency_key k
+    where k.ctid = any (array(select i.ctid from outbox_relay.idempotency_key i
+        where i.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention')
+        order by i.created_at limit 50000));
+    get diagnostics n = row_count;
+    if n > 0 then
+        action := 'pruned'; segment := null; detail := format('%s idempotency keys', n);
+        return next;
+    end if;
+
+    with ended as (
+        delete from outbox_relay.queue q
+        using outbox.subscription u
+        where u.unsubscribed_at is not null and q.subscription_id = u.subscription_id and q.state <> 'leased'
+        returning q.*)
+    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
+    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', 'unsubscribed' from ended e;
+    delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
+    delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
 
     for n in current .. current + 2 loop
         if not exists (select from outbox_relay.segment g where g.segment = n) then
@@ -1456,7 +1478,6 @@ begin
         return next;
     end if;
 
-    select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
     for s in select g.segment from outbox_relay.segment g where g.closed_at < now() - retention order by g.segment loop
         segment := s.segment;
         if c.floor_seq < (s.segment + 1) * width - 1 and exists (
@@ -1470,6 +1491,9 @@ begin
                 foreach parent in array array['outbox.event', 'outbox_relay.finished', 'outbox.attempt'] loop
                     execute format('drop table %s_s%s', parent, s.segment);
                 end loop;
+                if exists (select from outbox_relay.queue q where q.event_seq >= s.segment * width and q.event_seq < (s.segment + 1) * width) then
+                    raise lock_not_available using message = 'a delivery of it was replayed just now';
+                end if;
                 delete from outbox_relay.segment g where g.segment = s.segment;
                 action := 'dropped'; detail := null;
             exception when lock_not_available then
@@ -1478,26 +1502,6 @@ begin
         end if;
         return next;
     end loop;
-
-    delete from outbox_relay.idempotency_key k
-    where k.ctid = any (array(select i.ctid from outbox_relay.idempotency_key i
-        where i.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention')
-        order by i.created_at limit 50000));
-    get diagnostics n = row_count;
-    if n > 0 then
-        action := 'pruned'; segment := null; detail := format('%s idempotency keys', n);
-        return next;
-    end if;
-
-    with ended as (
-        delete from outbox_relay.queue q
-        using outbox.subscription u
-        where u.unsubscribed_at is not null and q.subscription_id = u.subscription_id and q.state <> 'leased'
-        returning q.*)
-    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
-    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', 'unsubscribed' from ended e;
-    delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
-    delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
 end
 $$;
 
