@@ -45,11 +45,10 @@ begin
     update outbox.setting s set value = adopt.environment, updated_at = now(), updated_by = session_user where s.name = 'environment';
 
     -- The common case changes a name and waits for nobody.
-    if (select o.system_identifier <> p.system_identifier from outbox_relay.origin o, pg_control_system() p)
-        or (select pg_snapshot_xmax(k.seen) > pg_snapshot_xmax(pg_current_snapshot()) from outbox_relay.cursor k order by k.cursor_id desc limit 1) then
+    if outbox_relay.was_moved() then
         perform pg_advisory_xact_lock(1869968482, 3);
+        moved := outbox_relay.was_moved();      -- or somebody else has settled it meanwhile
         select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
-        moved := true;
     end if;
     if moved then
         -- Writers wait: the events counted here and the new cursor must be of one moment.
@@ -69,12 +68,7 @@ begin
         select subscription_id, event_seq, priority, 'pending', greatest(deliver_at, now()) from wanted;
         get diagnostics kept = row_count;
 
-        update outbox_relay.relay r set fenced_at = now() where r.fenced_at is null
-            and not exists (select from pg_locks l where l.locktype = 'advisory' and l.classid = 1869968483 and l.objid = r.epoch::oid
-                and l.database = (select d.oid from pg_database d where d.datname = current_database()));
-        update outbox_relay.queue q set state = case when q.attempts > 0 then 'failed' else 'pending' end,
-            epoch = null, next_attempt_at = now(), updated_at = now()
-        where q.epoch in (select r.epoch from outbox_relay.relay r where r.fenced_at is not null);
+        perform outbox_relay.fence_dead();
 
         -- Versions of the old cluster count as known; old events were settled above and are explained by
         -- their deliveries. 3 is the first ordinary transaction id, older than everything.
@@ -118,12 +112,7 @@ CREATE FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_i
 -- Ends an outstanding delivery. An attempt that is under way is not called back, but its result no longer counts.
 begin
     perform outbox_relay.require_subscription(cancel.subscription_id, cancel.tenant_id);
-    with ended as (
-        delete from outbox_relay.queue q
-        where q.subscription_id = cancel.subscription_id and q.event_seq = cancel.event_seq returning q.*)
-    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
-    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', e.last_error from ended e;
-    if not found then
+    if outbox_relay.cancel_outstanding(cancel.subscription_id, coalesce(cancel.event_seq, -1)) = 0 then
         raise exception using errcode = 'OB021',
             message = format('subscription %s has no outstanding delivery of event %s', cancel.subscription_id, coalesce(cancel.event_seq::text, 'null')),
             hint = 'Only what is pending, leased or failed can be cancelled; see outbox.delivery.';
@@ -718,11 +707,7 @@ begin
     update outbox.subscription s
     set active = false, unsubscribed_at = now(), disabled_at = coalesce(s.disabled_at, now()), disabled_reason = 'unsubscribed'
     where s.subscription_id = unsubscribe.subscription_id;
-    with ended as (
-        delete from outbox_relay.queue q where q.subscription_id = unsubscribe.subscription_id returning q.*)
-    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
-    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', 'unsubscribed' from ended e;
-    get diagnostics cancelled = row_count;
+    cancelled := outbox_relay.cancel_outstanding(unsubscribe.subscription_id, reason => 'unsubscribed');
     update outbox.signing_key k set revoked_at = now() where k.subscription_id = unsubscribe.subscription_id and k.revoked_at is null;
     return cancelled;
 end
@@ -806,6 +791,32 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) IS 'Gives a subscription a secret and returns it with its key id.';
+
+CREATE FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, event_seq bigint DEFAULT NULL::bigint, reason text DEFAULT NULL::text, leased_too boolean DEFAULT true) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Moves outstanding deliveries of a subscription, or one of them, from the queue to history as cancelled,
+-- and returns how many. Called by cancel, unsubscribe and maintain.
+declare
+    cancelled bigint;
+begin
+    with ended as (
+        delete from outbox_relay.queue q
+        where q.subscription_id = cancel_outstanding.subscription_id
+          and (cancel_outstanding.event_seq is null or q.event_seq = cancel_outstanding.event_seq)
+          and (cancel_outstanding.leased_too or q.state <> 'leased')
+        returning q.*)
+    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
+    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled',
+           coalesce(cancel_outstanding.reason, e.last_error)
+    from ended e;
+    get diagnostics cancelled = row_count;
+    return cancelled;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, event_seq bigint, reason text, leased_too boolean) IS 'Moves outstanding deliveries of a subscription to history as cancelled.';
 
 CREATE FUNCTION outbox_relay.check_subscription() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -977,10 +988,7 @@ declare
     due_rooms  integer[];
     saturated  boolean;
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
-            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
-    end if;
+    perform outbox_relay.require_read_committed();
     if asynchronous then
         perform set_config('synchronous_commit', 'off', true);
     end if;
@@ -1115,10 +1123,7 @@ declare
     new_id        bigint;
     began_seq     bigint;
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
-            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
-    end if;
+    perform outbox_relay.require_read_committed();
     if asynchronous then
         perform set_config('synchronous_commit', 'off', true);
     end if;
@@ -1276,10 +1281,7 @@ CREATE FUNCTION outbox_relay.fence(epoch integer) RETURNS integer
 declare
     handed_back integer;
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
-            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
-    end if;
+    perform outbox_relay.require_read_committed();
     perform pg_advisory_xact_lock(1869968482, 4);
     if not exists (select from outbox_relay.relay r where r.epoch = fence.epoch and r.fenced_at is null) then
         return 0;
@@ -1301,6 +1303,21 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.fence(epoch integer) IS 'Ends a relay''s epoch and hands its leases back.';
+
+CREATE FUNCTION outbox_relay.fence_dead(but integer DEFAULT 0) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Fences every relay whose session is gone, and returns how many deliveries were handed back.
+-- Dead is who does not hold the lock of its epoch, so getting the lock proves it. Called by tick, which
+-- leaves its own epoch out, and by adopt.
+select coalesce(sum(outbox_relay.fence(r.epoch)), 0)
+from (select d.epoch from outbox_relay.relay d
+      where d.fenced_at is null and d.epoch <> fence_dead.but and pg_try_advisory_xact_lock(1869968483, d.epoch)
+      offset 0) r
+$$;
+
+COMMENT ON FUNCTION outbox_relay.fence_dead(but integer) IS 'Fences every relay whose session is gone.';
 
 CREATE FUNCTION outbox_relay.guard_event() RETURNS void
     LANGUAGE plpgsql
@@ -1351,15 +1368,13 @@ declare
     reason text;
 begin
     select case
-        when o.system_identifier <> c.system_identifier or pg_snapshot_xmax(k.seen) > pg_snapshot_xmax(pg_current_snapshot())
-            then 'this database was restored into another cluster: if it is to send from here, select outbox.adopt(' || quote_literal(r.environment) || ')'
+        when outbox_relay.was_moved() then 'this database was restored into another cluster: if it is to send from here, select outbox.adopt(' || quote_literal(r.environment) || ')'
         when s.value <> r.environment
             then format('this database belongs to environment %s, the relay to %s: select outbox.adopt(%s) if that is to change',
                 quote_literal(s.value), quote_literal(r.environment), quote_literal(r.environment))
         end
     into reason
-    from outbox_relay.relay r, outbox_relay.origin o, pg_control_system() c, outbox.setting s,
-         lateral (select seen from outbox_relay.cursor order by cursor_id desc limit 1) k
+    from outbox_relay.relay r, outbox.setting s
     where r.epoch = judge_environment.epoch and s.name = 'environment';
     update outbox_relay.relay r set hold = reason
     where r.epoch = judge_environment.epoch and r.hold is distinct from reason;
@@ -1438,13 +1453,8 @@ begin
         return next;
     end if;
 
-    with ended as (
-        delete from outbox_relay.queue q
-        using outbox.subscription u
-        where u.unsubscribed_at is not null and q.subscription_id = u.subscription_id and q.state <> 'leased'
-        returning q.*)
-    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
-    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', 'unsubscribed' from ended e;
+    perform outbox_relay.cancel_outstanding(u.subscription_id, reason => 'unsubscribed', leased_too => false)
+    from outbox.subscription u where u.unsubscribed_at is not null;
     delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
     delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
 
@@ -1585,10 +1595,7 @@ declare
     r    record;
     gone bigint[];
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
-            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
-    end if;
+    perform outbox_relay.require_read_committed();
     if asynchronous then
         perform set_config('synchronous_commit', 'off', true);
     end if;
@@ -1815,6 +1822,23 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.register(name text, version text, environment text) IS 'Begins a life of a relay; the session''s advisory lock keeps it alive.';
 
+CREATE FUNCTION outbox_relay.require_read_committed() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Raises unless each statement of this transaction sees what was committed before it. Whoever waits for a
+-- lock and then reads with an older snapshot takes a stale cursor for the newest: under repeatable read,
+-- events were expanded twice. Called by expand, claim, record and fence.
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
+            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.require_read_committed() IS 'Refuses a transaction with one snapshot for all its statements.';
+
 CREATE SEQUENCE outbox_relay.subscription_version_seq
     START WITH 1
     INCREMENT BY 1
@@ -1948,13 +1972,8 @@ CREATE FUNCTION outbox_relay.tick(epoch integer) RETURNS TABLE(fenced boolean, h
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- Once a second from every relay: fences the dead, and tells the relay how things stand.
---
--- Dead is who does not hold the lock of its epoch: its session is gone, so getting the lock proves it.
 begin
-    select coalesce(sum(outbox_relay.fence(r.epoch)), 0) into handed_back
-    from (select d.epoch from outbox_relay.relay d
-          where d.fenced_at is null and d.epoch <> tick.epoch and pg_try_advisory_xact_lock(1869968483, d.epoch)
-          offset 0) r;
+    handed_back := outbox_relay.fence_dead(but => tick.epoch);
     return query
     select coalesce((select r.fenced_at is not null from outbox_relay.relay r where r.epoch = tick.epoch), true),
            coalesce((select h.reason from outbox_relay.hold h order by h.hold_id limit 1), outbox_relay.judge_environment(tick.epoch)),
@@ -1987,6 +2006,19 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.version_subscription() IS 'Trigger: keeps history and routes in step with a subscription.';
+
+CREATE FUNCTION outbox_relay.was_moved() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Whether this database came from another cluster by a logical restore: the cluster is another one, or the
+-- cursor knows transaction ids that have not been given out yet. Called by judge_environment and adopt.
+select o.system_identifier <> p.system_identifier or pg_snapshot_xmax(k.seen) > pg_snapshot_xmax(pg_current_snapshot())
+from outbox_relay.origin o, pg_control_system() p,
+     lateral (select seen from outbox_relay.cursor order by cursor_id desc limit 1) k
+$$;
+
+COMMENT ON FUNCTION outbox_relay.was_moved() IS 'Whether transaction ids began again since the cursor was written.';
 
 CREATE TABLE outbox.attempt (
     subscription_id bigint NOT NULL,
@@ -2831,6 +2863,8 @@ GRANT ALL ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success
 
 REVOKE ALL ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, event_seq bigint, reason text, leased_too boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.check_subscription() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.check_window(since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
@@ -2845,6 +2879,8 @@ REVOKE ALL ON FUNCTION outbox_relay.expanded_before(xact xid8, event_seq bigint,
 
 REVOKE ALL ON FUNCTION outbox_relay.fence(epoch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.fence(epoch integer) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.fence_dead(but integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.guard_event() FROM PUBLIC;
 
@@ -2873,6 +2909,8 @@ REVOKE ALL ON FUNCTION outbox_relay.regime_of(xact xid8, event_seq bigint) FROM 
 
 REVOKE ALL ON FUNCTION outbox_relay.register(name text, version text, environment text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.register(name text, version text, environment text) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.require_read_committed() FROM PUBLIC;
 
 GRANT SELECT ON TABLE outbox.subscription TO outbox_viewer;
 GRANT SELECT ON TABLE outbox.subscription TO outbox_operator;
@@ -2910,6 +2948,8 @@ REVOKE ALL ON FUNCTION outbox_relay.tick(epoch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.tick(epoch integer) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.version_subscription() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.was_moved() FROM PUBLIC;
 
 GRANT SELECT ON TABLE outbox.attempt TO outbox_viewer;
 GRANT SELECT ON TABLE outbox.attempt TO outbox_operator;

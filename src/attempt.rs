@@ -2,10 +2,10 @@
 
 use crate::db::{Event, Finished, Lease};
 use crate::endpoint::{Endpoint, Known};
-use crate::outcome::{Attempted, Outcome, headers_json};
+use crate::outcome::{Attempted, Outcome, headers_json, headers_json_without};
 use crate::send::{Outgoing, Sender};
 use crate::sign::{self, Key};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use std::time::{Duration, SystemTime};
 
 /// Makes the attempt that `lease` stands for. Whatever goes wrong is in the result.
@@ -55,14 +55,10 @@ fn prepare(
     }
     let timestamp = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     sign::sign(endpoint.profile, &keys, &event.id.to_string(), timestamp, &body, &mut headers);
-    let logged: HeaderMap = headers
-        .iter()
-        .filter(|(name, _)| !sign::is_signature(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let logged = headers_json_without(&headers, sign::is_signature);
     let key_ids = keys.iter().map(|key| key.key_id.as_str()).collect::<Vec<_>>().join(",");
     let outgoing = Outgoing { uri: endpoint.uri.clone(), headers, body, timeout: endpoint.timeout, excerpt_bytes };
-    Ok((outgoing, headers_json(&logged), key_ids))
+    Ok((outgoing, logged, key_ids))
 }
 
 fn finished(lease: &Lease, attempted: Attempted, request_headers: Option<String>, key_ids: Option<String>) -> Finished {

@@ -189,12 +189,17 @@ pub fn excerpt(body: Vec<u8>, max_bytes: usize) -> Option<String> {
 /// become U+FFFD. The value of a header that may hold a credential is replaced by `"(removed)"`.
 /// Bounded: a value is cut at 1 KiB, and a header with which the text would pass 8 KiB is left out.
 pub fn headers_json(headers: &HeaderMap) -> String {
+    headers_json_without(headers, |_| false)
+}
+
+/// The same, but for the headers that `left_out` names.
+pub fn headers_json_without(headers: &HeaderMap, left_out: impl Fn(&HeaderName) -> bool) -> String {
     const MAX_JSON_BYTES: usize = 8 * 1024;
     const MAX_VALUE_BYTES: usize = 1024;
     let mut json = String::with_capacity(256);
     json.push('{');
     let mut value = String::new();
-    for name in headers.keys() {
+    for name in headers.keys().filter(|name| !left_out(name)) {
         value.clear();
         if holds_credential(name) {
             value.push_str("(removed)");

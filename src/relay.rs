@@ -87,7 +87,6 @@ pub struct Relay {
     /// Events may wait in the log.
     log_wanted: bool,
     door_backoff: Duration,
-    has_door: bool,
     rung_at: Instant,
     /// When the next delivery in the queue is due, as far as this relay knows.
     due_at: Option<Instant>,
@@ -166,7 +165,6 @@ impl Relay {
             unrecorded: HashMap::new(),
             log_wanted: true,
             door_backoff: DOOR_BACKOFF.0,
-            has_door: false,
             rung_at: now,
             due_at: Some(now),
             due_left: false,

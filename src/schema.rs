@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 48] = files![
+const FILES: [(&str, &str); 52] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -35,10 +35,13 @@ const FILES: [(&str, &str); 48] = files![
     "functions/30_deliver/claim.sql",
     "functions/30_deliver/record.sql",
     "functions/30_deliver/add_health.sql",
+    "functions/40_relay/require_read_committed.sql",
+    "functions/40_relay/was_moved.sql",
     "functions/40_relay/judge_environment.sql",
     "functions/40_relay/register.sql",
     "functions/40_relay/resume_epoch.sql",
     "functions/40_relay/fence.sql",
+    "functions/40_relay/fence_dead.sql",
     "functions/40_relay/tick.sql",
     "functions/50_subscription/normal_patterns.sql",
     "functions/50_subscription/check_subscription.sql",
@@ -57,6 +60,7 @@ const FILES: [(&str, &str); 48] = files![
     "functions/60_operate/check_window.sql",
     "functions/60_operate/replay_failed.sql",
     "functions/60_operate/replay_missing.sql",
+    "functions/60_operate/cancel_outstanding.sql",
     "functions/60_operate/cancel.sql",
     "functions/60_operate/hold.sql",
     "functions/60_operate/release.sql",

@@ -153,6 +153,11 @@ impl Direct {
         self.has_bell
     }
 
+    /// Whether producers ring.
+    pub fn has_door(&self) -> bool {
+        self.has_door
+    }
+
     /// Tries to take the door. Not while a producer's transaction that inserted is open. Afterwards look
     /// at the log once more before sleeping.
     ///

@@ -2,7 +2,7 @@
 
 use super::Exit;
 use crate::config::Config;
-use crate::{connect, schema};
+use crate::{connect, db, schema};
 use tokio_postgres::Client;
 
 /// What the daemon's user must be allowed to call.
@@ -152,9 +152,7 @@ async fn check_settings(
     client: &Client,
     findings: &mut Findings,
 ) -> Result<(), tokio_postgres::Error> {
-    let rows = client.query("select to_jsonb(s)::text from outbox.status() s", &[]).await?;
-    let status: serde_json::Value =
-        rows.first().and_then(|row| serde_json::from_str(row.get(0)).ok()).unwrap_or_default();
+    let status = db::status(client).await?;
     match status["environment"].as_str() {
         None => findings.ok("environment", format_args!("unclaimed; the first relay claims it for {}", config.relay.environment)),
         Some(found) if found == config.relay.environment => findings.ok("environment", found),

@@ -48,7 +48,7 @@ impl Relay {
 
     /// Nothing is left to do, and the relay is the one that is rung for.
     pub(super) fn wants_door(&self) -> bool {
-        !self.has_door && self.hold.is_none() && self.direct.as_ref().is_some_and(Direct::has_bell)
+        self.hold.is_none() && self.direct.as_ref().is_some_and(|direct| direct.has_bell() && !direct.has_door())
     }
 
     /// When the next lease call may be made: with little room not right after the last, because each
@@ -76,7 +76,7 @@ impl Relay {
                 // Without a door to watch, look until nothing is found.
                 self.log_wanted |= more || (events > 0 && !self.direct.as_ref().is_some_and(Direct::has_bell));
                 if queued > 0 {
-                    self.due_at = Some(self.due_at.map_or(now, |at| at.min(now)));
+                    self.due_within(Duration::ZERO);
                 }
                 self.start_attempts(work);
                 if more && self.room() == 0 {

@@ -45,7 +45,6 @@ impl Relay {
         }
         self.epoch = direct.epoch;
         self.direct = Some(direct);
-        self.has_door = false;
         self.log_wanted = true;
         self.due_at = Some(Instant::now());
         self.tick_at = Instant::now();
@@ -61,7 +60,7 @@ impl Relay {
                 return self.lose_direct();
             }
             self.retired.extend(self.direct.take().filter(|direct| self.unrecorded.contains_key(&direct.epoch)));
-            (self.epoch, self.has_door) = (0, false);
+            self.epoch = 0;
         }
         self.doubted = None;
     }
@@ -79,7 +78,6 @@ impl Relay {
             self.doubted = (self.epoch != 0).then_some(self.epoch);
             warn!(epoch = self.epoch, "the direct connection is lost");
         }
-        self.has_door = false;
     }
 
     /// Has the bell if nobody else has; leaves it to another relay while this one would not act on it.
@@ -90,10 +88,7 @@ impl Relay {
         let done = if acts { in_time(direct.try_bell()).await.map(drop) } else { in_time(direct.leave_bell()).await };
         match done {
             None => self.lose_direct(),
-            Some(()) if had_bell && !acts => {
-                self.has_door = false;
-                self.call_for_help();
-            }
+            Some(()) if had_bell && !acts => self.call_for_help(),
             Some(()) => {}
         }
     }
@@ -111,7 +106,6 @@ impl Relay {
         let Some(direct) = self.direct.as_mut() else { return };
         match in_time(direct.try_door()).await {
             Some(true) => {
-                self.has_door = true;
                 self.door_backoff = DOOR_BACKOFF.0;
                 self.log_wanted = true;
                 self.lease_at = now;
@@ -129,11 +123,10 @@ impl Relay {
     pub(super) async fn leave_door_if_busy(&mut self, now: Instant, more: bool) {
         let busy = more || now.duration_since(self.rung_at) < BUSY;
         self.rung_at = now;
-        if let (true, true, Some(direct)) = (self.has_door, busy, self.direct.as_mut()) {
-            self.has_door = false;
-            if in_time(direct.leave_door()).await.is_none() {
-                self.lose_direct();
-            }
+        if let (true, Some(direct)) = (busy, self.direct.as_mut())
+            && in_time(direct.leave_door()).await.is_none()
+        {
+            self.lose_direct();
         }
     }
 }

@@ -37,10 +37,7 @@ declare
     r    record;
     gone bigint[];
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
-            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
-    end if;
+    perform outbox_relay.require_read_committed();
     if asynchronous then
         perform set_config('synchronous_commit', 'off', true);
     end if;

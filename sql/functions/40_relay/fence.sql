@@ -11,10 +11,7 @@ as $$
 declare
     handed_back integer;
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception using errcode = 'OB041', message = 'the relay needs transactions that are read committed',
-            hint = 'alter role … set default_transaction_isolation = ''read committed'', for the user outboxd logs in as.';
-    end if;
+    perform outbox_relay.require_read_committed();
     perform pg_advisory_xact_lock(1869968482, 4);
     if not exists (select from outbox_relay.relay r where r.epoch = fence.epoch and r.fenced_at is null) then
         return 0;

@@ -11,15 +11,13 @@ declare
     reason text;
 begin
     select case
-        when o.system_identifier <> c.system_identifier or pg_snapshot_xmax(k.seen) > pg_snapshot_xmax(pg_current_snapshot())
-            then 'this database was restored into another cluster: if it is to send from here, select outbox.adopt(' || quote_literal(r.environment) || ')'
+        when outbox_relay.was_moved() then 'this database was restored into another cluster: if it is to send from here, select outbox.adopt(' || quote_literal(r.environment) || ')'
         when s.value <> r.environment
             then format('this database belongs to environment %s, the relay to %s: select outbox.adopt(%s) if that is to change',
                 quote_literal(s.value), quote_literal(r.environment), quote_literal(r.environment))
         end
     into reason
-    from outbox_relay.relay r, outbox_relay.origin o, pg_control_system() c, outbox.setting s,
-         lateral (select seen from outbox_relay.cursor order by cursor_id desc limit 1) k
+    from outbox_relay.relay r, outbox.setting s
     where r.epoch = judge_environment.epoch and s.name = 'environment';
     update outbox_relay.relay r set hold = reason
     where r.epoch = judge_environment.epoch and r.hold is distinct from reason;

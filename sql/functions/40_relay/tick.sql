@@ -3,13 +3,8 @@ returns table (fenced boolean, hold text, handed_back integer, response_excerpt_
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 -- Once a second from every relay: fences the dead, and tells the relay how things stand.
---
--- Dead is who does not hold the lock of its epoch: its session is gone, so getting the lock proves it.
 begin
-    select coalesce(sum(outbox_relay.fence(r.epoch)), 0) into handed_back
-    from (select d.epoch from outbox_relay.relay d
-          where d.fenced_at is null and d.epoch <> tick.epoch and pg_try_advisory_xact_lock(1869968483, d.epoch)
-          offset 0) r;
+    handed_back := outbox_relay.fence_dead(but => tick.epoch);
     return query
     select coalesce((select r.fenced_at is not null from outbox_relay.relay r where r.epoch = tick.epoch), true),
            coalesce((select h.reason from outbox_relay.hold h order by h.hold_id limit 1), outbox_relay.judge_environment(tick.epoch)),

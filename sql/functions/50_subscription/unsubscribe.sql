@@ -12,11 +12,7 @@ begin
     update outbox.subscription s
     set active = false, unsubscribed_at = now(), disabled_at = coalesce(s.disabled_at, now()), disabled_reason = 'unsubscribed'
     where s.subscription_id = unsubscribe.subscription_id;
-    with ended as (
-        delete from outbox_relay.queue q where q.subscription_id = unsubscribe.subscription_id returning q.*)
-    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
-    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', 'unsubscribed' from ended e;
-    get diagnostics cancelled = row_count;
+    cancelled := outbox_relay.cancel_outstanding(unsubscribe.subscription_id, reason => 'unsubscribed');
     update outbox.signing_key k set revoked_at = now() where k.subscription_id = unsubscribe.subscription_id and k.revoked_at is null;
     return cancelled;
 end

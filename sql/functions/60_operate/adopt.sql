@@ -20,11 +20,10 @@ begin
     update outbox.setting s set value = adopt.environment, updated_at = now(), updated_by = session_user where s.name = 'environment';
 
     -- The common case changes a name and waits for nobody.
-    if (select o.system_identifier <> p.system_identifier from outbox_relay.origin o, pg_control_system() p)
-        or (select pg_snapshot_xmax(k.seen) > pg_snapshot_xmax(pg_current_snapshot()) from outbox_relay.cursor k order by k.cursor_id desc limit 1) then
+    if outbox_relay.was_moved() then
         perform pg_advisory_xact_lock(1869968482, 3);
+        moved := outbox_relay.was_moved();      -- or somebody else has settled it meanwhile
         select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
-        moved := true;
     end if;
     if moved then
         -- Writers wait: the events counted here and the new cursor must be of one moment.
@@ -44,12 +43,7 @@ begin
         select subscription_id, event_seq, priority, 'pending', greatest(deliver_at, now()) from wanted;
         get diagnostics kept = row_count;
 
-        update outbox_relay.relay r set fenced_at = now() where r.fenced_at is null
-            and not exists (select from pg_locks l where l.locktype = 'advisory' and l.classid = 1869968483 and l.objid = r.epoch::oid
-                and l.database = (select d.oid from pg_database d where d.datname = current_database()));
-        update outbox_relay.queue q set state = case when q.attempts > 0 then 'failed' else 'pending' end,
-            epoch = null, next_attempt_at = now(), updated_at = now()
-        where q.epoch in (select r.epoch from outbox_relay.relay r where r.fenced_at is not null);
+        perform outbox_relay.fence_dead();
 
         -- Versions of the old cluster count as known; old events were settled above and are explained by
         -- their deliveries. 3 is the first ordinary transaction id, older than everything.

@@ -5,12 +5,7 @@ as $$
 -- Ends an outstanding delivery. An attempt that is under way is not called back, but its result no longer counts.
 begin
     perform outbox_relay.require_subscription(cancel.subscription_id, cancel.tenant_id);
-    with ended as (
-        delete from outbox_relay.queue q
-        where q.subscription_id = cancel.subscription_id and q.event_seq = cancel.event_seq returning q.*)
-    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
-    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', e.last_error from ended e;
-    if not found then
+    if outbox_relay.cancel_outstanding(cancel.subscription_id, coalesce(cancel.event_seq, -1)) = 0 then
         raise exception using errcode = 'OB021',
             message = format('subscription %s has no outstanding delivery of event %s', cancel.subscription_id, coalesce(cancel.event_seq::text, 'null')),
             hint = 'Only what is pending, leased or failed can be cancelled; see outbox.delivery.';

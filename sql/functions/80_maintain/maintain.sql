@@ -45,13 +45,8 @@ begin
         return next;
     end if;
 
-    with ended as (
-        delete from outbox_relay.queue q
-        using outbox.subscription u
-        where u.unsubscribed_at is not null and q.subscription_id = u.subscription_id and q.state <> 'leased'
-        returning q.*)
-    insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
-    select e.subscription_id, e.event_seq, e.created_at, e.attempts, e.last_status_code, 'cancelled', 'unsubscribed' from ended e;
+    perform outbox_relay.cancel_outstanding(u.subscription_id, reason => 'unsubscribed', leased_too => false)
+    from outbox.subscription u where u.unsubscribed_at is not null;
     delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
     delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
 
