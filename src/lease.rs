@@ -21,6 +21,8 @@ pub enum Leased {
         queued: usize,
         /// Whether there is more to expand.
         more: bool,
+        /// Whether some of it is not to wait its turn.
+        prioritised: bool,
     },
     /// From the queue.
     Claimed {
@@ -50,8 +52,8 @@ pub async fn expand(
 ) -> Leased {
     match db.expand(epoch, events, &room, skip_filters).await {
         Ok(Some(found)) => {
-            let (events, queued, more) = (found.events, found.queued, found.more);
-            Leased::Expanded { work: equip(&db, &endpoints, found.leases).await, events, queued, more }
+            let (events, queued, more, prioritised) = (found.events, found.queued, found.more, found.prioritised);
+            Leased::Expanded { work: equip(&db, &endpoints, found.leases).await, events, queued, more, prioritised }
         }
         Ok(None) => Leased::Refused,
         Err(e) => Leased::ExpandFailed(e),

@@ -1,6 +1,6 @@
 //! Recording results: never dropped, retried until the database takes them, each failure logged once.
 
-use crate::db::{Db, DbError, Event, Finished, HealthDelta, Lease, Recorded};
+use crate::db::{Db, DbError, Event, Failed, Finished, HealthDelta, Lease, Recorded};
 use crate::endpoint::Known;
 use crate::outcome::Outcome;
 use std::collections::{HashMap, HashSet};
@@ -46,20 +46,19 @@ pub async fn record(db: Db, relay: Arc<str>, batch: Vec<Result>) -> Done {
             Err(error) => retry_later(&error, finished.len(), &mut wait).await,
         }
     };
-    log_failures(&attempts, &finished, &recorded);
-    let next_due = recorded.iter().filter_map(|r| r.next_due).min();
+    log_failures(&attempts, &finished, &recorded.failed);
     let results: Vec<Result> = attempts.into_iter().zip(finished).collect();
-    Done { next_due, held_up: held_up.into_iter().map(|i| results[i].clone()).collect() }
+    Done { next_due: recorded.next_due, held_up: held_up.into_iter().map(|i| results[i].clone()).collect() }
 }
 
 /// One of them is unacceptable, or locked: the others go on. Returns the indexes of those that are locked;
 /// of a subscription with a locked row no other is tried, because each trial waits.
-async fn one_by_one(db: &Db, epoch: i32, relay: &str, finished: &[Finished]) -> (Vec<Recorded>, Vec<usize>) {
-    let (mut recorded, mut held_up, mut locked) = (Vec::new(), Vec::new(), HashSet::new());
+async fn one_by_one(db: &Db, epoch: i32, relay: &str, finished: &[Finished]) -> (Recorded, Vec<usize>) {
+    let (mut recorded, mut held_up, mut locked) = (Recorded::default(), Vec::new(), HashSet::new());
     for (i, one) in finished.iter().enumerate() {
         if !locked.contains(&one.subscription_id) {
             match record_one(db, epoch, relay, one.clone()).await {
-                Some(rows) => recorded.extend(rows),
+                Some(one) => recorded = recorded.join(one),
                 None => drop(locked.insert(one.subscription_id)),
             }
         }
@@ -71,7 +70,7 @@ async fn one_by_one(db: &Db, epoch: i32, relay: &str, finished: &[Finished]) -> 
 }
 
 /// A result that PostgreSQL will not store as it is loses its details. `None`: its row is locked.
-async fn record_one(db: &Db, epoch: i32, relay: &str, mut one: Finished) -> Option<Vec<Recorded>> {
+async fn record_one(db: &Db, epoch: i32, relay: &str, mut one: Finished) -> Option<Recorded> {
     let mut wait = RETRY.0;
     loop {
         match db.record(epoch, relay, std::slice::from_ref(&one)).await {
@@ -87,7 +86,7 @@ async fn record_one(db: &Db, epoch: i32, relay: &str, mut one: Finished) -> Opti
             }
             Err(e) if e.is_refusal() => {
                 error!(error = %e, event_seq = one.event_seq, subscription_id = one.subscription_id, "a result could not be recorded at all; its lease ends with this relay");
-                return Some(Vec::new());
+                return Some(Recorded::default());
             }
             Err(error) => retry_later(&error, 1, &mut wait).await,
         }
@@ -101,13 +100,13 @@ async fn retry_later(error: &DbError, results: usize, wait: &mut Duration) {
 }
 
 /// One line for each attempt that did not deliver, and for each that came too late.
-fn log_failures(attempts: &[Arc<Attempt>], finished: &[Finished], recorded: &[Recorded]) {
-    if recorded.is_empty() {
+fn log_failures(attempts: &[Arc<Attempt>], finished: &[Finished], failed: &[Failed]) {
+    if failed.is_empty() {
         return;
     }
     let by_key: HashMap<(i64, i64), usize> =
         finished.iter().enumerate().map(|(i, f)| ((f.subscription_id, f.event_seq), i)).collect();
-    for r in recorded {
+    for r in failed {
         let Some(&i) = by_key.get(&(r.subscription_id, r.event_seq)) else { continue };
         let (attempt, f) = (&attempts[i], &finished[i]);
         let event: Option<&Event> = attempt.lease.event.as_deref();
@@ -139,10 +138,11 @@ fn log_failures(attempts: &[Arc<Attempt>], finished: &[Finished], recorded: &[Re
     }
 }
 
-/// Adds a result to the counts of its subscription. Tests do not count.
-pub fn count(health: &mut HashMap<i64, HealthDelta>, finished: &Finished) {
+/// Adds a result to the counts of its subscription, and returns how many have failed since the last success.
+/// Tests do not count.
+pub fn count(health: &mut HashMap<i64, HealthDelta>, finished: &Finished) -> i64 {
     if finished.cause == crate::db::Cause::Test {
-        return;
+        return 0;
     }
     let delta = health.entry(finished.subscription_id).or_default();
     if finished.outcome == Outcome::Delivered {
@@ -154,6 +154,7 @@ pub fn count(health: &mut HashMap<i64, HealthDelta>, finished: &Finished) {
         delta.trailing_failures += 1;
         delta.last_failure_at = delta.last_failure_at.max(Some(finished.started_at));
     }
+    delta.trailing_failures
 }
 
 /// Puts counts that could not be written back before those counted since.

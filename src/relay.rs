@@ -69,6 +69,8 @@ pub struct Relay {
     sender: Arc<Sender>,
     endpoints: Arc<Endpoints>,
     excerpt_bytes: usize,
+    /// After so many failures in a row, health is told without waiting for the next tick.
+    circuit_failures: i64,
 
     /// `None` while it is being opened again; nothing is leased then.
     direct: Option<Direct>,
@@ -92,6 +94,8 @@ pub struct Relay {
     due_at: Option<Instant>,
     /// A claim left some that are due, for lack of room.
     due_left: bool,
+    /// The last expand left something in the log that is not to wait its turn.
+    prioritised: bool,
     /// Deliveries an event led to, lately: the room that one more event will need.
     fan_out: f64,
     /// Most events of the next expand: cut when one fails, so that what is too much, or does not end,
@@ -157,6 +161,7 @@ impl Relay {
             sender: Arc::new(sender),
             endpoints: Arc::new(endpoints),
             excerpt_bytes: 1024,
+            circuit_failures: i64::MAX,
             direct: None,
             epoch: 0,
             reconnecting: None,
@@ -168,6 +173,7 @@ impl Relay {
             rung_at: now,
             due_at: Some(now),
             due_left: false,
+            prioritised: false,
             fan_out: 1.0,
             expand_limit: usize::MAX,
             expand_at: now,
@@ -260,14 +266,14 @@ impl Relay {
             return at.min(until);
         }
         let room = self.room();
-        if self.direct.is_some() && self.leasing.is_none() && room > 0 {
+        if self.direct.is_some() && self.leasing.is_none() && (room > 0 || self.prioritised) {
             let lease_at = self.lease_at(room);
             if self.log_wanted {
                 at = at.min(lease_at.max(self.expand_at));
             } else if self.wants_door() {
                 at = at.min(lease_at);
             }
-            if let Some(due_at) = self.due_at {
+            if let Some(due_at) = self.due_at.filter(|_| room > 0) {
                 at = at.min(due_at.max(lease_at));
             }
         }
@@ -360,7 +366,9 @@ impl Relay {
                     self.in_flight.remove(&id);
                 }
             }
-            record::count(&mut self.health, &finished);
+            if record::count(&mut self.health, &finished) == self.circuit_failures {
+                self.tick_at = Instant::now(); // a circuit may have to open
+            }
             self.results.push((attempt, finished));
             next = self.attempts.try_join_next().and_then(Result::ok);
         }
@@ -396,6 +404,7 @@ impl Relay {
         };
         self.has_ticked = true;
         self.excerpt_bytes = tick.response_excerpt_bytes;
+        self.circuit_failures = if tick.circuit_failures == 0 { i64::MAX } else { tick.circuit_failures };
         self.endpoints.allow_insecure_http(tick.allow_insecure_http);
         if tick.handed_back > 0 {
             info!(deliveries = tick.handed_back, "a relay is gone; what it had leased is due at once");

@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 52] = files![
+const FILES: [(&str, &str); 67] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -34,7 +34,20 @@ const FILES: [(&str, &str); 52] = files![
     "functions/30_deliver/load_subscriptions.sql",
     "functions/30_deliver/claim.sql",
     "functions/30_deliver/record.sql",
-    "functions/30_deliver/add_health.sql",
+    "functions/30_deliver/give_up.sql",
+    "functions/30_deliver/dead_lettered.sql",
+    "functions/32_order/queue_key.sql",
+    "functions/32_order/first_of_key.sql",
+    "functions/32_order/park_behind.sql",
+    "functions/32_order/release_next.sql",
+    "functions/32_order/lift_stop.sql",
+    "functions/34_health/burst.sql",
+    "functions/34_health/admit.sql",
+    "functions/34_health/charge.sql",
+    "functions/34_health/add_health.sql",
+    "functions/34_health/tell.sql",
+    "functions/34_health/disable.sql",
+    "functions/34_health/reset_circuit.sql",
     "functions/40_relay/require_read_committed.sql",
     "functions/40_relay/was_moved.sql",
     "functions/40_relay/judge_environment.sql",
@@ -62,6 +75,8 @@ const FILES: [(&str, &str); 52] = files![
     "functions/60_operate/replay_missing.sql",
     "functions/60_operate/cancel_outstanding.sql",
     "functions/60_operate/cancel.sql",
+    "functions/60_operate/skip.sql",
+    "functions/60_operate/park.sql",
     "functions/60_operate/hold.sql",
     "functions/60_operate/release.sql",
     "functions/60_operate/set.sql",

@@ -12,16 +12,19 @@ create table outbox.setting (
     kind        text not null,
     minimum     text,
     maximum     text,
+    choices     text[],
     description text not null,
     updated_at  timestamptz not null default now(),
     updated_by  text not null default session_user,
-    constraint setting_kind check (kind in ('text', 'boolean', 'integer', 'interval', 'retry_policy'))
+    constraint setting_kind check (kind in ('text', 'boolean', 'integer', 'interval', 'retry_policy', 'choice')),
+    constraint setting_choices check ((kind = 'choice') = (choices is not null))
 );
 comment on table outbox.setting is 'One documented setting of the whole outbox a row; change it with outbox.set(name, value).';
 comment on column outbox.setting.value is 'As text, in the form its kind reads.';
 comment on column outbox.setting.kind is 'How the value is read and checked.';
 comment on column outbox.setting.minimum is 'The least value outbox.set accepts, where there is one.';
 comment on column outbox.setting.maximum is 'The greatest value outbox.set accepts, where there is one.';
+comment on column outbox.setting.choices is 'The values of a choice.';
 
 insert into outbox.setting (name, value, kind, minimum, maximum, description) values
     ('environment', null, 'text', null, null,
@@ -45,7 +48,20 @@ insert into outbox.setting (name, value, kind, minimum, maximum, description) va
     ('secret_overlap', '24 hours', 'interval', '0', '30 days',
      'How long the old secret goes on signing after outbox.rotate_secret, unless the call says otherwise.'),
     ('idempotency_retention', '7 days', 'interval', '1 minute', '1 year',
-     'How long an idempotency key of outbox.publish is remembered.');
+     'How long an idempotency key of outbox.publish is remembered.'),
+    ('auto_disable_after', '5 days', 'interval', '1 minute', '1 year',
+     'A subscription whose attempts have failed for this long without one success is disabled.'),
+    ('circuit_failures', '10', 'integer', '0', '1000000',
+     'After this many failed attempts in a row a subscription''s circuit opens: nothing but a probe now and then is sent to it until one succeeds. 0: never.'),
+    ('circuit_interval', '1 second', 'interval', '10 milliseconds', '1 day',
+     'How long after opening a circuit the first probe is sent; each probe that fails doubles it.'),
+    ('circuit_max_interval', '10 minutes', 'interval', '10 milliseconds', '1 day',
+     'The longest time between two probes of an open circuit.'),
+    ('operator_tenant', '', 'text', null, null,
+     'A tenant whose subscriptions receive the operational events (outbox.…) of all tenants; empty: none does.');
+insert into outbox.setting (name, value, kind, choices, description) values
+    ('ordered_on_dead_letter', 'stop', 'choice', '{stop,continue}',
+     'What becomes of an ordering key of an ordered subscription when one of its events is given up: stop, until somebody skips, parks or replays it; or continue with the next.');
 
 create table outbox_relay.applied_file (
     path       text primary key,

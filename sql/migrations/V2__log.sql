@@ -38,6 +38,7 @@ alter sequence outbox.event_event_seq_seq owned by outbox.event.event_seq;
 
 create index event_xact_idx on outbox.event (xact, event_seq);
 create index event_event_id_idx on outbox.event (event_id);
+create index event_priority_idx on outbox.event (event_seq) where priority <> 0;
 
 comment on table outbox.event is 'The log: one domain event a row, immutable. Applications insert here, in their own transaction.';
 comment on column outbox.event.xact is 'The transaction that inserted the row; leave it to its default.';
@@ -47,13 +48,14 @@ comment on column outbox.event.tenant_id is 'Only subscriptions of the same tena
 comment on column outbox.event.type is 'Dotted name, as order.created.';
 comment on column outbox.event.payload is 'Sent as it is stored, numbers digit for digit.';
 comment on column outbox.event.occurred_at is 'When it happened, by the application''s account.';
-comment on column outbox.event.ordering_key is 'Meant for subscriptions that keep the order of each key; not looked at yet.';
-comment on column outbox.event.priority is 'Meant for the order among what is due; stored with the delivery, not looked at yet.';
+comment on column outbox.event.ordering_key is 'At an ordered subscription, the events of one key are delivered one after the other, in log order.';
+comment on column outbox.event.priority is 'Of what is due for a subscription, the higher goes first.';
 comment on column outbox.event.deliver_at is 'Not to be delivered before this time.';
 comment on column outbox.event.metadata is 'An object for the application''s use; traceparent in it is passed on to receivers.';
 comment on column outbox.event.addressed_to is 'Null, or the one subscription the event is for (outbox.send_test).';
 comment on index outbox.event_xact_idx is 'Finds the events of a transaction that committed late.';
 comment on index outbox.event_event_id_idx is 'Finds an event by its public id.';
+comment on index outbox.event_priority_idx is 'Whether something in the log is not to wait its turn, in one probe; costs an ordinary event nothing.';
 
 create table outbox_relay.segment (
     segment    bigint primary key,

@@ -4,8 +4,10 @@ create table outbox.retry_policy (
     name       text primary key,
     delays     interval[] not null,
     jitter     double precision not null default 0.1,
+    max_age    interval,
     created_at timestamptz not null default now(),
     constraint retry_policy_name check (name ~ '^[a-z][a-z0-9_-]{0,62}$'),
+    constraint retry_policy_max_age check (max_age > interval '0'),
     constraint retry_policy_jitter check (jitter between 0 and 1),
     constraint retry_policy_delays check (cardinality(delays) <= 100 and array_position(delays, null) is null
         and interval '0' <= all (delays) and interval '30 days' >= all (delays))
@@ -13,6 +15,7 @@ create table outbox.retry_policy (
 comment on table outbox.retry_policy is 'A named schedule: n delays are n + 1 attempts.';
 comment on column outbox.retry_policy.delays is 'The wait before the first retry, the second, and so on.';
 comment on column outbox.retry_policy.jitter is 'Up to this share of a delay is added at random.';
+comment on column outbox.retry_policy.max_age is 'A delivery that waited longer than this is given up rather than attempted; null is without limit. Replays are not limited.';
 
 insert into outbox.retry_policy (name, delays) values
     ('standard',  '{5s,5m,30m,2h,5h,10h,14h,20h,24h}'),
@@ -60,6 +63,8 @@ comment on column outbox.subscription.signature is 'The signature profile.';
 comment on column outbox.subscription.envelope is 'The shape of the body.';
 comment on column outbox.subscription.timeout is 'The time one attempt may take; null is the setting default_timeout.';
 comment on column outbox.subscription.max_in_flight is 'Attempts under way at once in one relay; null is the relay''s own max_in_flight.';
+comment on column outbox.subscription.rate_limit is 'Attempts a second, by all relays together; null is without limit.';
+comment on column outbox.subscription.ordered is 'Events with one ordering_key are delivered one after the other, in log order; those without have no order.';
 comment on column outbox.subscription.active is 'False while paused, disabled or unsubscribed: nothing is created or sent.';
 comment on column outbox.subscription.version is 'Rises with each change; a relay reloads what it holds in an older version.';
 comment on index outbox.subscription_tenant_id_name_key is 'A name may be used again after its subscription was unsubscribed.';
@@ -71,10 +76,22 @@ create table outbox.subscription_health (
     success_count        bigint not null default 0,
     last_success_at      timestamptz,
     last_failure_at      timestamptz,
+    failing_since        timestamptz,
     circuit              text not null default 'closed',
-    constraint subscription_health_circuit check (circuit in ('closed', 'open', 'half_open'))
+    circuit_until        timestamptz,
+    circuit_trips        integer not null default 0,
+    to_recover           boolean not null default false,
+    constraint subscription_health_circuit check (circuit in ('closed', 'open', 'half_open')),
+    constraint subscription_health_until check ((circuit = 'closed') = (circuit_until is null))
 );
+create index subscription_health_circuit_idx on outbox.subscription_health (subscription_id) where circuit <> 'closed';
 comment on table outbox.subscription_health is 'Counters of one subscription, kept apart so that a delivery never rewrites the subscription. Written about once a second; a relay that is killed takes its last second of counts with it, outbox.attempt has them all.';
+comment on column outbox.subscription_health.failing_since is 'The first failure after the last success; null while all is well.';
+comment on column outbox.subscription_health.circuit is 'closed: sent to as usual. open: nothing is sent until circuit_until. half_open: one probe is under way.';
+comment on column outbox.subscription_health.circuit_until is 'When the next probe may be sent.';
+comment on column outbox.subscription_health.circuit_trips is 'Probes that failed since the circuit opened.';
+comment on column outbox.subscription_health.to_recover is 'It was disabled for its failures: the next success is told as outbox.subscription.recovered.';
+comment on index outbox.subscription_health_circuit_idx is 'The subscriptions that are not sent to as usual; expand and claim ask each time.';
 
 -- The secret stands in a table of its own: outbox.signing_key is for everybody who may look.
 create table outbox.signing_key (
@@ -125,11 +142,20 @@ create table outbox_relay.route (
     version         bigint not null,
     filter          jsonpath,
     max_in_flight   integer,
+    ordered         boolean not null,
+    paced           boolean not null,
     primary key (tenant_id, pattern, subscription_id)
 );
 create index route_subscription_id_idx on outbox_relay.route (subscription_id);
 comment on table outbox_relay.route is 'Where expand looks: one row for each pattern of each active subscription, none of which covers another.';
+comment on column outbox_relay.route.paced is 'It has a rate limit: nothing is born leased, outbox_relay.claim counts.';
 comment on index outbox_relay.route_subscription_id_idx is 'Finds the rows of a subscription that has changed.';
+
+create table outbox_relay.pace (
+    subscription_id bigint primary key,
+    spent_until     timestamptz not null
+) with (fillfactor = 50);
+comment on table outbox_relay.pace is 'The rate limit''s account, a row for each subscription that has one: up to when its rate has been spent (GCRA, ITU-T I.371).';
 
 -- From one row to the next every event was expanded under the same set of subscriptions: those whose
 -- versions are visible in config.

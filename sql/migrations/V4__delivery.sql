@@ -31,6 +31,7 @@ create table outbox_relay.queue (
     state            text        not null,
     cause            text        not null default 'schedule',
     last_error       text,
+    ordering_key     text,
     constraint queue_pkey primary key (subscription_id, event_seq),
     constraint queue_state check (state in ('pending', 'leased', 'failed')),
     constraint queue_lease check ((state = 'leased') = (epoch is not null)),
@@ -40,16 +41,29 @@ create table outbox_relay.queue (
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 200000,
         autovacuum_vacuum_cost_delay = 0);
 -- Only rows with a due time are in it, so the way to success never touches it.
-create index queue_due_idx on outbox_relay.queue (subscription_id, next_attempt_at) where next_attempt_at is not null;
+create index queue_due_idx on outbox_relay.queue (subscription_id, priority, next_attempt_at) where next_attempt_at is not null;
 create index queue_test_idx on outbox_relay.queue (next_attempt_at) where cause = 'test' and next_attempt_at is not null;
+create index queue_ordering_key_idx on outbox_relay.queue (subscription_id, ordering_key, event_seq) where ordering_key is not null;
 comment on table outbox_relay.queue is 'Outstanding deliveries: pending, leased to a relay, or failed with another attempt scheduled.';
-comment on column outbox_relay.queue.next_attempt_at is 'When it is due; null while it is leased.';
+comment on column outbox_relay.queue.next_attempt_at is 'When it is due; null while it is leased; infinity while it is parked behind an earlier event of its ordering key.';
 comment on column outbox_relay.queue.epoch is 'The relay that holds the lease. Results count only while it does: this column is the fence.';
 comment on column outbox_relay.queue.attempts is 'Attempts made so far, over all runs.';
 comment on column outbox_relay.queue.failures is 'Failed attempts of this run: the position in the retry schedule.';
 comment on column outbox_relay.queue.cause is 'Why the next attempt is made.';
+comment on column outbox_relay.queue.ordering_key is 'Set where the subscription was ordered when the event was expanded: such deliveries are made one after the other.';
 comment on index outbox_relay.queue_due_idx is 'What is due, subscription by subscription, so that one of them cannot stand in the way of another.';
+comment on index outbox_relay.queue_ordering_key_idx is 'Finds the first outstanding delivery of an ordering key.';
 comment on index outbox_relay.queue_test_idx is 'Tests, which are sent even while the subscription is paused.';
+
+create table outbox.stopped_key (
+    subscription_id bigint      not null,
+    ordering_key    text        not null,
+    event_seq       bigint      not null,
+    stopped_at      timestamptz not null default now(),
+    primary key (subscription_id, ordering_key)
+);
+comment on table outbox.stopped_key is 'Ordering keys that wait because one of their events was given up (setting ordered_on_dead_letter). outbox.skip, outbox.park or outbox.replay of that event lets them go on.';
+comment on column outbox.stopped_key.event_seq is 'The event that was given up.';
 
 create table outbox_relay.finished (
     subscription_id  bigint      not null,
@@ -122,5 +136,6 @@ from (
 left join outbox.subscription s on s.subscription_id = d.subscription_id
 left join outbox_relay.relay r on r.epoch = d.epoch;
 comment on view outbox.delivery is 'One event for one subscription: outstanding or finished.';
-comment on column outbox.delivery.state is 'pending, leased, failed (another attempt is scheduled), succeeded, dead_letter (schedule exhausted) or cancelled.';
+comment on column outbox.delivery.state is 'pending, leased, failed (another attempt is scheduled), succeeded, dead_letter (given up) or cancelled.';
+comment on column outbox.delivery.next_attempt_at is 'When it is due; infinity while it waits for an earlier event of its ordering key.';
 comment on column outbox.delivery.attempts is 'Attempts made so far, over all runs.';

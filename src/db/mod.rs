@@ -6,7 +6,9 @@
 
 mod rows;
 
-pub use rows::{Cause, Claimed, Event, Expanded, Finished, HealthDelta, Lease, Recorded, Room, SubscriptionRow, Tick};
+pub use rows::{
+    Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, SubscriptionRow, Tick,
+};
 
 use crate::schema::describe;
 use deadpool_postgres::Pool;
@@ -135,6 +137,7 @@ impl Db {
             events: summary.get::<_, i32>("expanded").unsigned_abs() as usize,
             queued: summary.get::<_, i32>("queued").unsigned_abs() as usize,
             more: summary.get("more"),
+            prioritised: summary.get("prioritised"),
         }))
     }
 
@@ -174,11 +177,11 @@ impl Db {
         }))
     }
 
-    /// Records results; returns a row for each that was not a plain success.
+    /// Records results.
     ///
     /// # Errors
     /// If the database cannot be asked, or refuses one of the results; none was recorded then.
-    pub async fn record(&self, epoch: i32, relay: &str, batch: &[Finished]) -> Result<Vec<Recorded>, DbError> {
+    pub async fn record(&self, epoch: i32, relay: &str, batch: &[Finished]) -> Result<Recorded, DbError> {
         fn column<T>(batch: &[Finished], of: impl Fn(&Finished) -> T) -> Vec<T> {
             batch.iter().map(of).collect()
         }
@@ -207,17 +210,17 @@ impl Db {
                 ],
             )
             .await?;
-        Ok(rows
-            .iter()
-            .map(|row| Recorded {
+        let next_due = rows.iter().filter_map(|row| from_now(row, "next_due_ms")).min();
+        let failed = rows.iter().filter_map(|row| {
+            Some(Failed {
+                event_seq: row.get::<_, Option<i64>>("event_seq")?,
                 subscription_id: row.get("subscription_id"),
-                event_seq: row.get("event_seq"),
                 attempt: row.get("attempt"),
                 state: row.get("state"),
                 next_attempt_at: row.get("next_attempt_at"),
-                next_due: from_now(row, "next_due_ms"),
             })
-            .collect())
+        });
+        Ok(Recorded { failed: failed.collect(), next_due })
     }
 
     /// Endpoints with their secrets.
@@ -260,6 +263,7 @@ impl Db {
             handed_back: row.get("handed_back"),
             response_excerpt_bytes: row.get::<_, i32>("response_excerpt_bytes").unsigned_abs() as usize,
             allow_insecure_http: row.get("allow_insecure_http"),
+            circuit_failures: row.get("circuit_failures"),
         })
     }
 

@@ -78,10 +78,12 @@ pub struct Expanded {
     pub leases: Vec<Lease>,
     /// Events expanded, whether wanted or not.
     pub events: usize,
-    /// Deliveries queued for lack of room or because their time has not come.
+    /// Deliveries queued rather than leased, which a claim may find.
     pub queued: usize,
     /// Whether the target has more.
     pub more: bool,
+    /// Whether there is an event in the rest that is not to wait its turn.
+    pub prioritised: bool,
 }
 
 /// What `outbox_relay.claim` did.
@@ -139,9 +141,27 @@ pub struct Finished {
     pub cause: Cause,
 }
 
+/// What `outbox_relay.record` did.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// One for each result that was not a plain success.
+    pub failed: Vec<Failed>,
+    /// When the next of these, or of those that the batch had held back, is due, from now.
+    pub next_due: Option<Duration>,
+}
+
+impl Recorded {
+    /// Both of them.
+    pub fn join(mut self, other: Self) -> Self {
+        self.failed.extend(other.failed);
+        self.next_due = self.next_due.into_iter().chain(other.next_due).min();
+        self
+    }
+}
+
 /// What became of a result that was not a plain success.
 #[derive(Debug)]
-pub struct Recorded {
+pub struct Failed {
     /// To whom.
     pub subscription_id: i64,
     /// Position of the event in the log.
@@ -152,8 +172,6 @@ pub struct Recorded {
     pub state: Option<String>,
     /// When the next attempt is due.
     pub next_attempt_at: Option<SystemTime>,
-    /// The same, from now.
-    pub next_due: Option<Duration>,
 }
 
 /// An endpoint with its live secrets.
@@ -191,6 +209,8 @@ pub struct Tick {
     pub response_excerpt_bytes: usize,
     /// Setting `allow_insecure_http`.
     pub allow_insecure_http: bool,
+    /// Setting `circuit_failures`.
+    pub circuit_failures: i64,
 }
 
 /// Counts of one subscription since the last call of [`Db::add_health`].

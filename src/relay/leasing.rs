@@ -17,18 +17,20 @@ impl Relay {
     /// Claims what is due, else expands what is new, else goes to sleep the way `wake` describes.
     pub(super) async fn start_leasing(&mut self, now: Instant) {
         let room = self.room();
-        if room == 0 || now < self.lease_at(room) {
+        if (room == 0 && !self.prioritised) || now < self.lease_at(room) {
             return;
         }
         let lease_room = self.lease_room(room);
         self.leasing_epoch = self.epoch;
-        if self.due_at.is_some_and(|at| now >= at) {
+        if room > 0 && self.due_at.is_some_and(|at| now >= at) {
             self.due_at = None;
             self.leasing =
                 Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, lease_room)));
         } else if self.log_wanted && now >= self.expand_at {
             self.log_wanted = false;
-            let wanted = (room as f64 / self.fan_out).ceil().clamp(1.0, self.settings.batch as f64) as usize;
+            // What is not to wait its turn lies behind what is: all of it goes to the queue, where claim can choose.
+            let fitting = if self.prioritised { f64::INFINITY } else { (room as f64 / self.fan_out).ceil() };
+            let wanted = fitting.clamp(1.0, self.settings.batch as f64) as usize;
             // A batch of one has failed: on with it, whatever its filters would say.
             let skip_filters = self.expand_limit == 0;
             self.expanding = wanted.min(self.expand_limit).max(1);
@@ -65,7 +67,8 @@ impl Relay {
         let now = Instant::now();
         (self.leased_at, self.lease_at) = (now, now);
         match leased {
-            Leased::Expanded { work, events, queued, more } => {
+            Leased::Expanded { work, events, queued, more, prioritised } => {
+                self.prioritised = prioritised;
                 let deliveries = work.len() + queued;
                 self.expand_retry = RETRY.0;
                 self.expand_limit = self.expand_limit.max(1).saturating_mul(2);

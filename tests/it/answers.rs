@@ -170,6 +170,7 @@ async fn plain_http_that_is_allowed_is_sent_from_the_first_moment() {
 #[tokio::test]
 async fn a_broken_subscription_fails_alone() {
     let (db, session) = stage().await;
+    session.without_circuits().await;
     let sink = Sink::accepting().await;
     let keyless = session.endpoint(&sink.url("/keyless"), "retry_policy => 'quick'").await;
     let unparsable = session.endpoint(&sink.url("/unparsable"), "retry_policy => 'quick'").await;

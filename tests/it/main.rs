@@ -1,7 +1,7 @@
 //! One integration binary on a real PostgreSQL: each test has its own database, cloned from a template.
 //!
-//! In the order an event meets them: `produce`, `expand` (and `expand_plans`), `claim_and_record`; then what
-//! people do: `subscriptions`, `operate`, `accounting`, `maintain`, `roles`.
+//! In the order an event meets them: `produce`, `expand` (and `expand_plans`), `claim_and_record`; the policies
+//! of a subscription: `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `operate`, `accounting`, `maintain`, `roles`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`,
 //! `schema_upgrade`, and all of it at once: `survival`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`.
@@ -10,6 +10,7 @@ mod support;
 
 mod accounting;
 mod answers;
+mod circuit;
 mod claim_and_record;
 mod command_line;
 mod delivery;
@@ -19,7 +20,11 @@ mod expand_plans;
 mod isolation;
 mod maintain;
 mod operate;
+mod operational;
+mod ordered;
+mod pace;
 mod pooler;
+mod priority;
 mod produce;
 mod relays;
 mod roles;

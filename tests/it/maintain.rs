@@ -103,7 +103,7 @@ async fn events_of_a_new_segment_meet_the_same_rules() {
     app.insert("a", "{}").await;
     let indexes: i64 =
         app.one("select count(*) from pg_index where indrelid = 'outbox.event_s1'::regclass and indisvalid").await;
-    assert_eq!(indexes, 3);
+    assert_eq!(indexes, 4);
 }
 
 #[tokio::test]

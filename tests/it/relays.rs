@@ -276,7 +276,7 @@ async fn a_crash_of_the_server_loses_nothing_that_was_committed() {
         Arc::new(Sink::new(|_, nth| if nth == 1 { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }).await);
     client
         .batch_execute(&format!(
-            "select outbox.set('allow_insecure_http', 'true');
+            "select outbox.set('allow_insecure_http', 'true'), outbox.set('circuit_failures', '0');
              insert into outbox.retry_policy (name, delays, jitter) values ('quick', array_fill(interval '50ms', array[20]), 0);
              select outbox.subscribe('{}', '{{*}}', retry_policy => 'quick')",
             sink.url("/in")

@@ -3,7 +3,7 @@ create or replace function outbox_relay.expand(
     busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean)
 returns table (
     event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamptz, traceparent text,
-    subscription_ids bigint[], versions bigint[], expanded integer, queued integer, more boolean)
+    subscription_ids bigint[], versions bigint[], expanded integer, queued integer, more boolean, prioritised boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 -- The plan must be the same with no statistics and with stale ones: each step below has one index that
@@ -36,7 +36,15 @@ as $$
 --
 -- Deliveries are born leased to the caller as far as lease_limit and each subscription's room allow
 -- (busy_… say what the caller has in flight), and are returned with their events; the rest is queued,
--- due now or at deliver_at. Not a row is written for an event that nobody wants.
+-- due now or at deliver_at. Not a row is written for an event that nobody wants. Of one subscription the
+-- higher priority is leased first; prioritised says that beyond this batch there is an event that is not to
+-- wait its turn, so that the relay goes on expanding even without room and claim can choose.
+--
+-- Some deliveries are never born leased. With a rate limit or a circuit that is not closed, claim decides.
+-- For an ordered subscription: of one key in this batch all but the first are parked (next_attempt_at
+-- infinity), which is safe because all become visible at once; and the first, if something of its key is
+-- outstanding or the key is stopped, is due now and left to claim to judge (outbox_relay.park_behind). If
+-- nothing is, nothing can be meanwhile: only expand brings new events in, and it is alone.
 --
 -- With skip_filters no filter is evaluated: whoever has one gets a dead letter that says so. The relay
 -- asks for that, for a single event, after a batch of one has failed: a filter that takes for ever on
@@ -47,7 +55,7 @@ as $$
 -- event_seq (loses what commits late).
 --
 -- Returns one row for each event with leases, then one row with event_seq null that sums up: events
--- expanded, deliveries queued, whether there may be more. No row at all: on hold, or fenced.
+-- expanded, deliveries queued that may be claimed, whether there may be more. No row at all: on hold, or fenced.
 -- Called by the relay's loop. Writes cursor, queue, regime.
 -- Invariant: one expand at a time; read, match and record happen in one transaction.
 #variable_conflict use_column
@@ -90,25 +98,26 @@ begin
         with batch as materialized (
             select * from (
                 (select e.* from unnest(c.late) l (xact) cross join lateral (
-                    select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.occurred_at, e.priority, e.deliver_at, e.metadata, e.addressed_to
+                    select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.occurred_at, e.priority, e.deliver_at, e.ordering_key, e.metadata, e.addressed_to
                     from outbox.event e
                     where e.xact = l.xact and e.event_seq > greatest(c.position, c.floor_seq) and e.event_seq <= c.seen_seq
                     order by e.event_seq limit expand.event_limit) e)
                 union all
-                (select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.occurred_at, e.priority, e.deliver_at, e.metadata, e.addressed_to
+                (select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.occurred_at, e.priority, e.deliver_at, e.ordering_key, e.metadata, e.addressed_to
                 from outbox.event e
                 where e.event_seq > greatest(c.position, c.seen_seq) and e.event_seq <= c.target_end
                   and pg_visible_in_snapshot(e.xact, c.target) and not pg_visible_in_snapshot(e.xact, c.seen)
                 order by e.event_seq limit expand.event_limit)) d
             order by event_seq limit expand.event_limit),
         matched as materialized (
-            select b.event_seq, b.priority, b.deliver_at, m.subscription_id, m.version, m.max_in_flight,
+            select b.event_seq, b.priority, b.deliver_at, m.subscription_id, m.version, m.max_in_flight, m.paced,
+                   case when m.ordered then outbox_relay.queue_key(b.ordering_key) end as ordering_key,
                    b.deliver_at is null or b.deliver_at <= now() as due, m.filter is not null and expand.skip_filters as undecided
             from batch b
             cross join lateral (
-                -- order.line.created is wanted as itself, as order.line.*, order.* and *
+                -- order.line.created is wanted as itself, as order.line.*, order.* and *; outboxd's own types not as *
                 select b.type as pattern
-                union all select '*'
+                union all select '*' where not starts_with(b.type, 'outbox.')
                 union all select left(b.type, i) || '*' from generate_series(2, length(b.type) - 1) i where substr(b.type, i, 1) = '.') p
             cross join lateral (
                 -- offset 0 keeps this a look-up by the primary key, whatever the statistics say
@@ -116,32 +125,48 @@ begin
             where b.addressed_to is null
               and (m.filter is null or expand.skip_filters
                   or coalesce(jsonb_path_query_first(b.payload, m.filter, '{}', true) not in ('false', 'null'), false))),
-        fitting as (
-            select m.*, m.due and not m.undecided and row_number() over (partition by m.subscription_id, m.due order by m.event_seq)
-                <= coalesce(m.max_in_flight, expand.default_max_in_flight) - coalesce(b.count, 0) as fits
+        keyed as (
+            select k.subscription_id, k.event_seq, row_number() over (partition by k.subscription_id, k.ordering_key order by k.event_seq) > 1 as parked,
+                   outbox_relay.first_of_key(k.subscription_id, k.ordering_key) is not null
+                   or exists (select from outbox.stopped_key t where t.subscription_id = k.subscription_id and t.ordering_key = k.ordering_key) as behind
+            from matched k where k.ordering_key is not null and not k.undecided),
+        judged as (
+            select m.*, h.circuit is not null as shut, coalesce(k.parked, false) as parked,
+                   m.due and not m.undecided and not m.paced and h.circuit is null and not coalesce(k.parked or k.behind, false) as may_lease
             from matched m
+            left join keyed k on k.subscription_id = m.subscription_id and k.event_seq = m.event_seq
+            left join outbox.subscription_health h on h.subscription_id = m.subscription_id and h.circuit <> 'closed'),
+        fitting as (
+            select j.*, j.may_lease and row_number() over (partition by j.subscription_id, j.may_lease order by j.priority desc, j.event_seq)
+                <= coalesce(j.max_in_flight, expand.default_max_in_flight) - coalesce(b.count, 0) as fits
+            from judged j
             left join unnest(expand.busy_subscription_ids, expand.busy_counts) b (subscription_id, count) using (subscription_id)),
         placed as materialized (
-            select f.*, f.fits and row_number() over (partition by f.fits order by f.event_seq) <= expand.lease_limit as leased from fitting f),
+            select f.*, f.fits and row_number() over (partition by f.fits order by f.priority desc, f.event_seq) <= expand.lease_limit as leased
+            from fitting f),
         born as (
-            insert into outbox_relay.queue (subscription_id, event_seq, priority, state, epoch, next_attempt_at)
+            insert into outbox_relay.queue (subscription_id, event_seq, priority, state, epoch, next_attempt_at, ordering_key)
             select subscription_id, event_seq, priority, case when leased then 'leased' else 'pending' end,
-                   case when leased then expand.epoch end, case when not leased then greatest(deliver_at, now()) end
+                   case when leased then expand.epoch end,
+                   case when parked then 'infinity' when not leased then greatest(deliver_at, now()) end, ordering_key
             from placed where not undecided),
         given_up as (
             insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, state, last_error)
             select subscription_id, event_seq, now(), 0, 'dead_letter', 'the filter could not be evaluated in time'
-            from placed where undecided)
+            from placed where undecided
+            returning subscription_id, event_seq)
         select b.event_seq, b.event_id, b.tenant_id, b.type, b.payload::text as payload, b.occurred_at,
                b.metadata ->> 'traceparent' as traceparent, l.subscription_ids, l.versions,
-               null::integer as expanded, null::integer as queued, null::bigint as batch_end, null::pg_snapshot as matched_under
+               null::integer as expanded, null::integer as queued, null::bigint as batch_end, null::pg_snapshot as matched_under,
+               null::bigint[] as dead_ids, null::bigint[] as dead_seqs
         from batch b
         join (select event_seq, array_agg(subscription_id) as subscription_ids, array_agg(version) as versions
               from placed where leased group by event_seq) l using (event_seq)
         union all
         select null, null, null, null, null, null, null, null, null,
-               (select count(*) from batch), (select count(*) from placed where not leased and not undecided), (select max(event_seq) from batch),
-               pg_current_snapshot()
+               (select count(*) from batch), (select count(*) from placed where not leased and not undecided and not shut and not parked),
+               (select max(event_seq) from batch), pg_current_snapshot(),
+               (select array_agg(subscription_id) from given_up), (select array_agg(event_seq) from given_up)
     loop
         if r.event_seq is not null then
             event_seq := r.event_seq; event_id := r.event_id; tenant_id := r.tenant_id; type := r.type; payload := r.payload;
@@ -149,11 +174,15 @@ begin
             return next;
         else
             expanded := r.expanded; queued := r.queued; batch_end := r.batch_end; matched_under := r.matched_under;
+            if r.dead_ids is not null then
+                perform outbox_relay.dead_lettered(r.dead_ids, r.dead_seqs, null);
+            end if;
         end if;
     end loop;
 
     -- A target that an earlier call opened says nothing of what was committed since: look again.
     more := expanded = event_limit or not opened;
+    prioritised := more and exists (select from outbox.event e where e.event_seq > coalesce(batch_end, c.target_end) and e.priority <> 0);
     event_seq := null; event_id := null; tenant_id := null; type := null; payload := null;
     occurred_at := null; traceparent := null; subscription_ids := null; versions := null;
     return next;

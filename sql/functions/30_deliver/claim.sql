@@ -14,24 +14,32 @@ set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 -- Leases deliveries that wait and whose time has come: retries, replays, tests, what deliver_at held
--- back, and what found no room when it was expanded.
+-- back, and what expand did not lease.
 --
--- First the subscriptions that have anything waiting are found by skipping through queue_due_idx, one
--- probe each; then each gives what it has room for, the longest due first. So a paused or saturated
--- subscription with a million rows costs one probe, and stands in nobody's way.
+--   survey   the subscriptions that have anything waiting, and at which priorities, by skipping through
+--            queue_due_idx, one probe each. So a paused or saturated subscription with a million rows
+--            costs one probe, and stands in nobody's way.
+--   admit    what each of them may be given: room, and where there is one, rate limit and circuit
+--   pick     so many of each, the highest priority and then the longest due first; their rows are locked
+--   sort out what is too old is given up, what is not the first of its ordering key is parked
+--   lease    the rest
 --
+-- Each step is a statement of its own, because the judgement of an ordering key needs a snapshot taken after
+-- its row was locked (outbox_relay.park_behind).
 -- Rejected: one index on the due time over all subscriptions. Its head fills with rows that cannot be
 -- sent, and every claim wades through them.
 --
 -- Returns one row a lease, then one row with event_seq null: when the next waiting delivery is due, and
 -- whether some that are due were left for lack of room. No row at all: on hold, or fenced.
--- Called by the relay's loop. Writes queue.
+-- Called by the relay's loop. Writes queue; finished for what is too old; pace and health.
 #variable_conflict use_column
 declare
-    r          record;
-    due_ids    bigint[];
-    due_rooms  integer[];
-    saturated  boolean;
+    r           record;
+    s           record;
+    due         record;
+    picked      record;
+    rooms       integer[];
+    held_ids    bigint[];
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -44,67 +52,124 @@ begin
     end if;
 
     with recursive waiting as (
-        (select q.subscription_id, q.next_attempt_at from outbox_relay.queue q
-         where q.next_attempt_at is not null order by q.subscription_id, q.next_attempt_at limit 1)
+        (select q.subscription_id, q.priority, q.next_attempt_at from outbox_relay.queue q
+         where q.next_attempt_at is not null order by q.subscription_id, q.priority, q.next_attempt_at limit 1)
         union all
-        select n.subscription_id, n.next_attempt_at
+        select n.subscription_id, n.priority, n.next_attempt_at
         from waiting w
         cross join lateral (
-            select q.subscription_id, q.next_attempt_at from outbox_relay.queue q
-            where q.next_attempt_at is not null and q.subscription_id > w.subscription_id
-            order by q.subscription_id, q.next_attempt_at limit 1) n),
+            select q.subscription_id, q.priority, q.next_attempt_at from outbox_relay.queue q
+            where q.next_attempt_at is not null and (q.subscription_id, q.priority) > (w.subscription_id, w.priority)
+            order by q.subscription_id, q.priority, q.next_attempt_at limit 1) n),
+    waiting_at as (
+        select w.subscription_id,
+               min(w.next_attempt_at) filter (where w.next_attempt_at > now() and isfinite(w.next_attempt_at)) as next_due_at,
+               min(w.next_attempt_at) filter (where w.next_attempt_at <= now()) as due_at,
+               max(w.priority) filter (where w.next_attempt_at <= now()) as priority,
+               array_agg(w.priority order by w.priority desc) filter (where w.next_attempt_at <= now()) as priorities
+        from waiting w group by w.subscription_id),
     active as materialized (
-        select w.subscription_id, w.next_attempt_at,
+        select w.*, p.max_age, s.rate_limit is not null or h.circuit is not null as held,
                coalesce(s.max_in_flight, claim.default_max_in_flight)
                    - coalesce((select b.count from unnest(claim.busy_subscription_ids, claim.busy_counts) b (subscription_id, count)
                                where b.subscription_id = w.subscription_id), 0) as room
-        from waiting w join outbox.subscription s on s.subscription_id = w.subscription_id and s.active)
-    select min(a.next_attempt_at) filter (where a.next_attempt_at > now() and isfinite(a.next_attempt_at)),
-           coalesce(bool_or(a.room <= 0) filter (where a.next_attempt_at <= now()), false),
-           coalesce(array_agg(a.subscription_id order by a.next_attempt_at) filter (where a.next_attempt_at <= now() and a.room > 0), '{}'),
-           coalesce(array_agg(a.room order by a.next_attempt_at) filter (where a.next_attempt_at <= now() and a.room > 0), '{}')
-    into next_due_at, saturated, due_ids, due_rooms
-    from active a;
-    more := saturated;
+        from waiting_at w
+        join outbox.subscription s on s.subscription_id = w.subscription_id and s.active
+        join outbox.retry_policy p on p.name = s.retry_policy
+        left join outbox.subscription_health h on h.subscription_id = w.subscription_id and h.circuit <> 'closed'),
+    roomy as (
+        select a.*, row_number() over (order by a.priority desc, a.due_at)::integer as nth from active a where a.due_at is not null and a.room > 0)
+    select (select min(a.next_due_at) from active a) as next_due_at,
+           (select coalesce(bool_or(true), false) from active a where a.due_at is not null and a.room <= 0) as saturated,
+           array_agg(y.subscription_id order by y.nth) as ids, array_agg(y.room order by y.nth) as rooms,
+           array_agg(y.priorities::text order by y.nth) as priorities, array_agg(y.max_age order by y.nth) as max_ages,
+           array_agg(y.nth) filter (where y.held) as held
+    into due from roomy y;
+    next_due_at := due.next_due_at;
+    more := due.saturated;
+    rooms := due.rooms;
+
+    for s in select i.subscription_id, h.nth, a.room, a.held_until
+             from unnest(due.held) h (nth)
+             cross join lateral (select due.ids[h.nth] as subscription_id) i
+             cross join lateral outbox_relay.admit(i.subscription_id, due.rooms[h.nth]) a loop
+        rooms[s.nth] := s.room;
+        held_ids := held_ids || s.subscription_id;
+        next_due_at := least(next_due_at, s.held_until);
+    end loop;
+
+    with tests as materialized (
+        -- They go whatever the subscription's state; a row that another call has locked is in good hands.
+        select q.subscription_id, q.event_seq
+        from outbox_relay.queue q
+        join outbox.subscription s on s.subscription_id = q.subscription_id and s.unsubscribed_at is null
+        where q.cause = 'test' and q.next_attempt_at <= now()
+        order by q.next_attempt_at limit 8 for no key update of q skip locked),
+    in_turn as materialized (
+        select q.subscription_id, q.event_seq, q.ordering_key, d.nth, d.room, q.too_old
+        from unnest(due.ids, rooms, due.priorities, due.max_ages) with ordinality d (subscription_id, room, priorities, max_age, nth)
+        cross join lateral (
+            select q.* from unnest(d.priorities::smallint[]) p (priority)
+            cross join lateral (
+                select q.subscription_id, q.event_seq, q.ordering_key, q.cause = 'schedule' and q.created_at < now() - d.max_age as too_old
+                from outbox_relay.queue q
+                where q.subscription_id = d.subscription_id and q.priority = p.priority and q.next_attempt_at <= now() and q.cause <> 'test'
+                order by q.next_attempt_at limit least(d.room, claim.lease_limit) for no key update skip locked) q
+            limit least(d.room, claim.lease_limit)) q
+        limit claim.lease_limit)
+    select array_agg(a.subscription_id) as ids, array_agg(a.event_seq) as seqs, count(*) as count,
+           array_agg(a.nth) filter (where a.ordering_key is not null or a.too_old) as doubtful,
+           array_agg(a.ordering_key) as keys, array_agg(coalesce(a.too_old, false)) as too_old,
+           -- what rate or circuit hold back is not left for lack of room
+           exists (select from (select i.nth, i.room, count(*) as count from in_turn i group by i.nth, i.room) f
+                   where f.count >= f.room and f.nth <> all (coalesce(due.held, '{}'))) as filled
+    into picked
+    from (select i.*, row_number() over () as nth from (
+              select t.subscription_id, t.event_seq, null as ordering_key, false as too_old from tests t
+              union all
+              select i.subscription_id, i.event_seq, i.ordering_key, i.too_old from in_turn i) i) a;
+    more := more or picked.filled or picked.count >= lease_limit;
+
+    if picked.doubtful is not null then
+        for r in select n.nth, picked.ids[n.nth] as id, picked.seqs[n.nth] as seq, picked.keys[n.nth] as key, picked.too_old[n.nth] as too_old
+                 from unnest(picked.doubtful::integer[]) n (nth) order by id, seq loop
+            if r.too_old and not exists (
+                -- what was to wait is as old as the end of that wait
+                select from outbox.event e, outbox.subscription s, outbox.retry_policy p
+                where e.event_seq = r.seq and s.subscription_id = r.id and p.name = s.retry_policy and e.deliver_at >= now() - p.max_age) then
+                perform outbox_relay.give_up(r.id, r.seq, 'it waited longer than the max_age of the retry policy');
+                null;
+            elsif r.key is not null and outbox_relay.park_behind(r.id, r.seq, r.key) then
+                null;
+            else
+                continue;
+            end if;
+            picked.ids[r.nth] := null;
+            next_due_at := now();       -- it has used room: look again at once
+        end loop;
+    end if;
 
     for r in
-        with due as materialized (
-            select q.subscription_id, q.event_seq, d.room, d.nth
-            from unnest(due_ids, due_rooms) with ordinality d (subscription_id, room, nth)
-            cross join lateral (
-                select q.subscription_id, q.event_seq from outbox_relay.queue q
-                where q.subscription_id = d.subscription_id and q.next_attempt_at <= now()
-                order by q.next_attempt_at limit least(d.room, claim.lease_limit) for update skip locked) q
-            limit claim.lease_limit),
-        tests as materialized (
-            select q.subscription_id, q.event_seq
-            from outbox_relay.queue q
-            join outbox.subscription s on s.subscription_id = q.subscription_id and not s.active and s.unsubscribed_at is null
-            where q.cause = 'test' and q.next_attempt_at <= now()
-            order by q.next_attempt_at limit 8 for update of q skip locked),
-        picked as (
-            select * from due union all select subscription_id, event_seq, null, null from tests),
-        leased as (
+        with leased as (
             update outbox_relay.queue q
             set state = 'leased', epoch = claim.epoch, next_attempt_at = null, updated_at = now()
-            from picked p
+            from unnest(picked.ids, picked.seqs) p (subscription_id, event_seq)
             where q.subscription_id = p.subscription_id and q.event_seq = p.event_seq
-            returning q.subscription_id, q.event_seq, q.attempts, q.cause, p.room, p.nth)
+            returning q.subscription_id, q.event_seq, q.attempts, q.cause)
         select l.*, e.event_id, e.tenant_id, e.type, e.payload::text as payload, e.occurred_at, e.metadata ->> 'traceparent' as traceparent,
-               (select s.version from outbox.subscription s where s.subscription_id = l.subscription_id) as version,
-               count(*) over (partition by l.nth) >= l.room as filled
+               (select s.version from outbox.subscription s where s.subscription_id = l.subscription_id) as version
         from leased l
         left join lateral (select e.* from outbox.event e where e.event_seq = l.event_seq offset 0) e on true
     loop
         event_seq := r.event_seq; event_id := r.event_id; tenant_id := r.tenant_id; type := r.type; payload := r.payload;
         occurred_at := r.occurred_at; traceparent := r.traceparent; subscription_id := r.subscription_id; version := r.version;
         attempts := r.attempts; cause := r.cause;
-        more := more or coalesce(r.filled, false);
-        lease_limit := lease_limit - 1;
         return next;
     end loop;
 
-    more := more or lease_limit <= 0;
+    if held_ids is not null then
+        next_due_at := least(next_due_at, outbox_relay.charge(held_ids, picked.ids));
+    end if;
     event_seq := null; event_id := null; tenant_id := null; type := null; payload := null; occurred_at := null;
     traceparent := null; subscription_id := null; version := null; attempts := null; cause := null;
     return next;

@@ -17,7 +17,8 @@ as $$
 --
 --   delivered   out of the queue, into finished, in one statement for all of them: the common way
 --   failed      back into the queue with the due time of the next attempt; into finished as dead_letter
---               when the schedule is exhausted, when it was a test, or when the endpoint said 410
+--               when the schedule is exhausted or would lead beyond its max_age, when it was a test, or when
+--               the endpoint said 410
 --   late        the lease was lost to another relay, a cancel or an unsubscribe: the attempt is logged,
 --               the state is not touched
 --
@@ -25,17 +26,24 @@ as $$
 -- No statement joins two sets of the batch with each other (hash joins are off, so that queue is always
 -- reached by its key): what a later step needs is carried along by RETURNING.
 --
--- Returns a row for each result that was not a success, and for each late one (state null).
+-- Returns a row for each result that was not a success, and for each late one (state null); and one with
+-- event_seq null if the next delivery of an ordering key is due now.
 -- A row that an operator's open transaction has locked is waited for a fifth of a second; then the call
 -- fails (55P03), and the relay keeps that result and records the others.
--- Called by the relay's loop. Writes queue, finished, attempt; on 410 subscription.
+-- Called by the relay's loop. Writes queue, finished, attempt; what follows a dead letter; on 410 subscription.
 -- Invariant: succeeded only with a lease of this epoch.
 #variable_conflict use_column
 declare
-    done bigint[];
-    rest bigint[];
-    r    record;
-    gone bigint[];
+    done       bigint[];
+    rest       bigint[];
+    r          record;
+    freed_ids  bigint[];
+    freed_keys text[];
+    dead_ids   bigint[];
+    dead_seqs  bigint[];
+    dead_keys  text[];
+    released   boolean := false;
+    gone       bigint[];
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -52,7 +60,7 @@ begin
     ended as (
         delete from outbox_relay.queue q using result r
         where q.subscription_id = r.subscription_id and q.event_seq = r.event_seq and q.epoch = record.epoch
-        returning r.*, q.created_at, q.attempts + 1 as attempts, q.cause),
+        returning r.*, q.created_at, q.attempts + 1 as attempts, q.cause, q.ordering_key),
     logged as (
         insert into outbox.attempt (subscription_id, event_seq, started_at, attempt, latency_ms, status_code, outcome, cause, relay,
             response_excerpt, response_headers, request_headers, key_ids)
@@ -61,8 +69,17 @@ begin
     kept as (
         insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state)
         select subscription_id, event_seq, created_at, attempts, status_code, 'succeeded' from ended)
-    select coalesce(array_agg(nth), '{}') into done from ended;
+    select coalesce(array_agg(nth), '{}'), array_agg(subscription_id) filter (where ordering_key is not null),
+           array_agg(ordering_key) filter (where ordering_key is not null)
+    into done, freed_ids, freed_keys from ended;
+    if freed_ids is not null then
+        released := outbox_relay.release_next(freed_ids, freed_keys);
+    end if;
     if cardinality(done) = cardinality(subscription_ids) then
+        if released then
+            next_attempt_at := now();
+            return next;
+        end if;
         return;
     end if;
 
@@ -76,29 +93,33 @@ begin
                    record.request_headers[nth] as request_headers, record.key_ids[nth] as key_ids,
                    make_interval(secs => record.retry_afters_s[nth]) as retry_after
             from unnest(rest) nth),
-        decided as materialized (
-            -- wait is null when there is no further attempt
+        scheduled as (
             select r.*, case
                 when q.cause = 'test' or r.status_code = 410 then null
                 when r.retry_after is not null and q.failures < cardinality(p.delays)
                     -- the receiver's wish, within the schedule's shortest and longest wait
                     then greatest(least(r.retry_after, (select max(d) from unnest(p.delays) d)), (select min(d) from unnest(p.delays) d))
-                else p.delays[q.failures + 1] end * (1 + p.jitter * random()) as wait
+                else p.delays[q.failures + 1] end * (1 + p.jitter * random()) as delay,
+                case when q.cause = 'schedule' and p.max_age is not null
+                    then greatest(q.created_at, (select e.deliver_at from outbox.event e where e.event_seq = q.event_seq)) + p.max_age end as give_up_at
             from result r
             join outbox_relay.queue q on q.subscription_id = r.subscription_id and q.event_seq = r.event_seq and q.epoch = record.epoch
             join outbox.subscription s on s.subscription_id = r.subscription_id
             join outbox.retry_policy p on p.name = s.retry_policy),
+        decided as materialized (
+            -- wait is null when there is no further attempt
+            select s.*, case when clock_timestamp() + s.delay > s.give_up_at then null else s.delay end as wait from scheduled s),
         ended as (
             delete from outbox_relay.queue q using decided d
             where q.subscription_id = d.subscription_id and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is null
-            returning d.*, q.created_at, q.attempts + 1 as attempt, q.cause),
+            returning d.*, q.created_at, q.attempts + 1 as attempt, q.cause, q.ordering_key),
         retried as (
             update outbox_relay.queue q
             set state = 'failed', epoch = null, attempts = q.attempts + 1, failures = q.failures + 1, updated_at = now(),
                 next_attempt_at = clock_timestamp() + d.wait, last_status_code = d.status_code, last_error = coalesce(d.error, d.outcome)
             from decided d
             where q.subscription_id = d.subscription_id and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is not null
-            returning d.*, q.created_at, q.attempts as attempt, q.cause, q.next_attempt_at),
+            returning d.*, q.created_at, q.attempts as attempt, q.cause, q.ordering_key, q.next_attempt_at),
         all_done as materialized (
             select *, null::timestamptz as next_attempt_at from ended union all select * from retried),
         logged as (
@@ -109,9 +130,12 @@ begin
         kept as (
             insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, last_status_code, state, last_error)
             select subscription_id, event_seq, created_at, attempt, status_code, 'dead_letter', coalesce(error, outcome) from ended)
-        select nth, subscription_id, event_seq, attempt, next_attempt_at, status_code from all_done
+        select nth, subscription_id, event_seq, attempt, ordering_key, next_attempt_at, status_code from all_done
     loop
         done := done || r.nth;
+        if r.next_attempt_at is null then
+            dead_ids := dead_ids || r.subscription_id; dead_seqs := dead_seqs || r.event_seq; dead_keys := dead_keys || r.ordering_key;
+        end if;
         if r.status_code = 410 then
             gone := gone || r.subscription_id;
         end if;
@@ -120,18 +144,21 @@ begin
         return next;
     end loop;
 
+    if dead_ids is not null then
+        released := outbox_relay.dead_lettered(dead_ids, dead_seqs, dead_keys) or released;
+    end if;
     if gone is not null then
-        -- One that somebody is changing just now is left for the next 410.
         begin
-            update outbox.subscription s
-            set active = false, disabled_at = now(), disabled_reason = 'the endpoint answered 410 Gone', updated_at = now()
-            where s.subscription_id in (select g.subscription_id from outbox.subscription g
-                where g.subscription_id = any (gone) and g.active for no key update skip locked);
+            perform outbox_relay.disable(gone, 'the endpoint answered 410 Gone');
         exception when others then
             raise warning 'subscription % answered 410 and could not be disabled: %', gone, sqlerrm;
         end;
     end if;
 
+    if released then
+        subscription_id := null; event_seq := null; attempt := null; state := null; next_attempt_at := now();
+        return next;
+    end if;
     if cardinality(done) < cardinality(subscription_ids) then
         state := null; next_attempt_at := null;
         for r in select nth from generate_series(1, cardinality(subscription_ids)) nth where nth <> all (done) loop

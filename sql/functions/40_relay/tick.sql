@@ -1,5 +1,5 @@
 create or replace function outbox_relay.tick(epoch integer)
-returns table (fenced boolean, hold text, handed_back integer, response_excerpt_bytes integer, allow_insecure_http boolean)
+returns table (fenced boolean, hold text, handed_back integer, response_excerpt_bytes integer, allow_insecure_http boolean, circuit_failures bigint)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 -- Once a second from every relay: fences the dead, and tells the relay how things stand.
@@ -10,7 +10,8 @@ begin
            coalesce((select h.reason from outbox_relay.hold h order by h.hold_id limit 1), outbox_relay.judge_environment(tick.epoch)),
            tick.handed_back,
            (select s.value::integer from outbox.setting s where s.name = 'response_excerpt_bytes'),
-           (select s.value::boolean from outbox.setting s where s.name = 'allow_insecure_http');
+           (select s.value::boolean from outbox.setting s where s.name = 'allow_insecure_http'),
+           (select s.value::bigint from outbox.setting s where s.name = 'circuit_failures');
 end
 $$;
 comment on function outbox_relay.tick is 'Fences dead relays, and tells the calling one how things stand.';

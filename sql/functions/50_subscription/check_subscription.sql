@@ -102,9 +102,9 @@ begin
     elsif new.max_in_flight not between 1 and 10000 then
         raise exception using errcode = 'OB018', message = format('max_in_flight %s is out of range', new.max_in_flight),
             hint = 'Use 1 to 10000.';
-    elsif new.rate_limit is not null or new.ordered then
-        raise exception using errcode = 'OB018', message = 'rate_limit and ordered are not supported by this version',
-            hint = 'Leave them out. To spare a receiver, use max_in_flight.';
+    elsif new.rate_limit not between 0.001 and 100000 then
+        raise exception using errcode = 'OB018', message = format('rate_limit %s is out of range', new.rate_limit),
+            hint = 'Use 0.001 to 100000 attempts a second, or null for no limit.';
     elsif jsonb_typeof(new.headers) <> 'object' then
         raise exception using errcode = 'OB016', message = 'headers is not a JSON object', hint = 'Use {"name": "value"}.';
     end if;

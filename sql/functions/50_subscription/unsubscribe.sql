@@ -13,6 +13,7 @@ begin
     set active = false, unsubscribed_at = now(), disabled_at = coalesce(s.disabled_at, now()), disabled_reason = 'unsubscribed'
     where s.subscription_id = unsubscribe.subscription_id;
     cancelled := outbox_relay.cancel_outstanding(unsubscribe.subscription_id, reason => 'unsubscribed');
+    delete from outbox.stopped_key t where t.subscription_id = unsubscribe.subscription_id;
     update outbox.signing_key k set revoked_at = now() where k.subscription_id = unsubscribe.subscription_id and k.revoked_at is null;
     return cancelled;
 end

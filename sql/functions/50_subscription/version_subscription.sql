@@ -10,8 +10,12 @@ begin
     values (new.version, new.subscription_id, new.tenant_id, new.active, patterns, new.filter);
     delete from outbox_relay.route r where r.subscription_id = new.subscription_id;
     if new.active then
-        insert into outbox_relay.route (tenant_id, pattern, subscription_id, version, filter, max_in_flight)
-        select new.tenant_id, p, new.subscription_id, new.version, new.filter, new.max_in_flight from unnest(patterns) p;
+        insert into outbox_relay.route (tenant_id, pattern, subscription_id, version, filter, max_in_flight, ordered, paced)
+        select new.tenant_id, p, new.subscription_id, new.version, new.filter, new.max_in_flight, new.ordered, new.rate_limit is not null
+        from unnest(patterns) p;
+    end if;
+    if new.rate_limit is not null then
+        insert into outbox_relay.pace (subscription_id, spent_until) values (new.subscription_id, '-infinity') on conflict do nothing;
     end if;
     return null;
 end

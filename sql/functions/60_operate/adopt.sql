@@ -33,14 +33,15 @@ begin
             where e.addressed_to is null
               and (e.event_seq > c.seen_seq or e.xact in (select pg_snapshot_xip(c.seen)))),
         wanted as (
-            select p.event_seq, p.priority, p.deliver_at, v.subscription_id
+            select p.event_seq, p.priority, p.deliver_at, v.subscription_id,
+                   case when v.ordered then outbox_relay.queue_key(p.ordering_key) end as ordering_key
             from pending p
             join outbox.subscription v on v.tenant_id = p.tenant_id and v.active
                 and outbox_relay.matches(p.type, p.payload, v.event_types, v.filter)
             where not exists (select from outbox_relay.queue q where q.subscription_id = v.subscription_id and q.event_seq = p.event_seq)
               and not exists (select from outbox_relay.finished f where f.subscription_id = v.subscription_id and f.event_seq = p.event_seq))
-        insert into outbox_relay.queue (subscription_id, event_seq, priority, state, next_attempt_at)
-        select subscription_id, event_seq, priority, 'pending', greatest(deliver_at, now()) from wanted;
+        insert into outbox_relay.queue (subscription_id, event_seq, priority, state, next_attempt_at, ordering_key)
+        select subscription_id, event_seq, priority, 'pending', greatest(deliver_at, now()), ordering_key from wanted;
         get diagnostics kept = row_count;
 
         perform outbox_relay.fence_dead();

@@ -10,6 +10,7 @@ begin
             message = format('subscription %s has no outstanding delivery of event %s', cancel.subscription_id, coalesce(cancel.event_seq::text, 'null')),
             hint = 'Only what is pending, leased or failed can be cancelled; see outbox.delivery.';
     end if;
+    perform pg_notify('outbox_signal', 'due');      -- the next of its ordering key
 end
 $$;
 comment on function outbox.cancel is 'Ends an outstanding delivery.';

@@ -8,6 +8,9 @@ as $$
 --   pending, failed   due now
 --   leased            is being sent this moment: nothing to do
 --   never created     created, if the event is the same tenant's (a subscription made later, a pause)
+--
+-- Closes the subscription's circuit, and lifts the stop of an ordering key that this event has stopped. At an
+-- ordered subscription it goes before what is outstanding of its key, and after what is under way.
 declare
     s outbox.subscription := outbox_relay.require_subscription(replay.subscription_id, replay.tenant_id);
     e record;
@@ -24,11 +27,14 @@ begin
         with again as (
             delete from outbox_relay.finished f
             where f.subscription_id = replay.subscription_id and f.event_seq = replay.event_seq returning f.*)
-        insert into outbox_relay.queue (subscription_id, event_seq, created_at, attempts, last_status_code, last_error, state, cause, next_attempt_at)
+        insert into outbox_relay.queue (subscription_id, event_seq, created_at, attempts, last_status_code, last_error, state, cause,
+            next_attempt_at, priority, ordering_key)
         select a.subscription_id, a.event_seq, a.created_at, a.attempts, a.last_status_code, a.last_error,
-               case when a.attempts > 0 then 'failed' else 'pending' end, 'replay', now() from again a;
+               case when a.attempts > 0 then 'failed' else 'pending' end, 'replay', now(), coalesce(v.priority, 0::smallint),
+               case when s.ordered then outbox_relay.queue_key(v.ordering_key) end
+        from again a left join outbox.event v on v.event_seq = a.event_seq;
         if not found then
-            select v.tenant_id, v.addressed_to,
+            select v.tenant_id, v.addressed_to, v.priority, case when s.ordered then outbox_relay.queue_key(v.ordering_key) end as ordering_key,
                    outbox_relay.expanded_before(v.xact, v.event_seq, c.seen, c.target, c.position, c.floor_seq) as expanded into e
             from outbox.event v, lateral (select * from outbox_relay.cursor order by cursor_id desc limit 1) c
             where v.event_seq = replay.event_seq;
@@ -42,10 +48,12 @@ begin
                 raise exception using errcode = 'OB023', message = format('event %s is not expanded yet', replay.event_seq),
                     hint = 'It will be delivered in its turn; see outbox.explain(event_id).';
             end if;
-            insert into outbox_relay.queue (subscription_id, event_seq, state, cause, next_attempt_at)
-            values (replay.subscription_id, replay.event_seq, 'pending', 'replay', now());
+            insert into outbox_relay.queue (subscription_id, event_seq, state, cause, next_attempt_at, priority, ordering_key)
+            values (replay.subscription_id, replay.event_seq, 'pending', 'replay', now(), e.priority, e.ordering_key);
         end if;
     end if;
+    perform outbox_relay.lift_stop(replay.subscription_id, replay.event_seq);
+    perform outbox_relay.reset_circuit(replay.subscription_id);
     perform pg_notify('outbox_signal', 'due');
     return (select q.state from outbox_relay.queue q
             where q.subscription_id = replay.subscription_id and q.event_seq = replay.event_seq);

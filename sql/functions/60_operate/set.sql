@@ -19,6 +19,7 @@ begin
             or s.kind = 'boolean' and "set".value::boolean is null
             or s.kind = 'integer' and "set".value::bigint not between s.minimum::bigint and s.maximum::bigint
             or s.kind = 'interval' and "set".value::interval not between s.minimum::interval and s.maximum::interval
+            or s.kind = 'choice' and "set".value <> all (s.choices)
             or s.kind = 'retry_policy' and not exists (select from outbox.retry_policy p where p.name = "set".value) then
             raise invalid_parameter_value;
         end if;
@@ -28,6 +29,7 @@ begin
                 when 'boolean' then 'true or false'
                 when 'retry_policy' then 'the name of a row in outbox.retry_policy'
                 when 'text' then 'a text'
+                when 'choice' then array_to_string(s.choices, ' or ')
                 else format('an %s from %s to %s', s.kind, s.minimum, s.maximum) end);
     end;
     update outbox.setting t set value = "set".value, updated_at = now(), updated_by = session_user where t.name = s.name;

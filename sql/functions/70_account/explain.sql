@@ -37,6 +37,11 @@ begin
                 when not outbox_relay.matches(e.type, e.payload, v.patterns, null) then 'type'
                 else 'filter' end,
             case
+                when d.next_attempt_at = 'infinity' then coalesce(
+                    (select format('waits because event %s of its ordering key was given up; see outbox.stopped_key', t.event_seq)
+                     from outbox.stopped_key t where t.subscription_id = s.subscription_id and t.ordering_key = outbox_relay.queue_key(e.ordering_key)),
+                    'waits for an earlier event of its ordering key')
+                when d.state in ('pending', 'failed') and h.circuit <> 'closed' then concat_ws('; ', d.last_error, format('the circuit is %s', h.circuit))
                 when d.state is not null then d.last_error
                 when e.addressed_to is not null then format('a test for subscription %s alone', e.addressed_to)
                 when not e.expanded then 'committed, waiting to be expanded'
@@ -48,6 +53,7 @@ begin
             coalesce(d.attempts, 0), d.next_attempt_at
         from outbox.subscription s
         left join outbox.delivery d on d.subscription_id = s.subscription_id and d.event_seq = e.event_seq
+        left join outbox.subscription_health h on h.subscription_id = s.subscription_id
         left join lateral (
             select v.* from outbox_relay.subscription_version v
             where v.tenant_id = s.tenant_id and v.subscription_id = s.subscription_id and pg_visible_in_snapshot(v.xact, config)

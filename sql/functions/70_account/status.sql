@@ -6,8 +6,9 @@ language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 -- How things stand, in one row. Reads what is outstanding and the index of dead letters, never history.
 --
--- lag: how long the oldest event that waits for expansion, or the oldest delivery that is due at an active
--- subscription, has waited; zero when nothing waits.
+-- lag: how long the oldest event that waits for expansion, or the oldest delivery that a relay could send
+-- now, has waited; zero when nothing waits. What a pause, a circuit or a rate limit holds back does not count:
+-- lag is about the relays, not about receivers.
 with c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
 unexpanded as (
     -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
@@ -25,8 +26,10 @@ unexpanded as (
 queued as (
     select count(*) filter (where q.state = 'pending') as pending, count(*) filter (where q.state = 'leased') as leased,
            count(*) filter (where q.state = 'failed') as failed,
-           min(q.next_attempt_at) filter (where q.next_attempt_at <= now() and s.active) as oldest_due
-    from outbox_relay.queue q join outbox.subscription s using (subscription_id)),
+           min(q.next_attempt_at) filter (where q.next_attempt_at <= now() and s.active and s.rate_limit is null
+               and h.circuit is distinct from 'open' and h.circuit is distinct from 'half_open') as oldest_due
+    from outbox_relay.queue q join outbox.subscription s using (subscription_id)
+    left join outbox.subscription_health h using (subscription_id)),
 live as (
     select count(*) as relays, min(r.hold) as hold
     from outbox_relay.relay r

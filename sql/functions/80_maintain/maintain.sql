@@ -3,8 +3,9 @@ returns table (action text, segment bigint, detail text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 -- Housekeeping, from one relay at a time about once a minute: makes segments ahead, begins a new one when
--- the current is old or large enough, drops those past retention, prunes idempotency keys, and cancels what
--- was created for a subscription in the moment it was unsubscribed. Says what it did, a row each.
+-- the current is old or large enough, drops those past retention, prunes idempotency keys, cancels what
+-- was created for a subscription in the moment it was unsubscribed, and disables those that have failed for
+-- too long. Says what it did, a row each.
 --
 -- Locks are tried for a tenth of a second; what cannot be had is left for the next time, because a queued
 -- exclusive lock stops every writer behind it.
@@ -47,6 +48,13 @@ begin
 
     perform outbox_relay.cancel_outstanding(u.subscription_id, reason => 'unsubscribed', leased_too => false)
     from outbox.subscription u where u.unsubscribed_at is not null;
+    for n in select outbox_relay.disable(array[h.subscription_id],
+                 format('nothing but failures since %s', to_char(h.failing_since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))
+             from outbox.subscription_health h
+             where h.last_failure_at - h.failing_since >= (select value::interval from outbox.setting where name = 'auto_disable_after') loop
+        action := 'disabled'; segment := null; detail := format('subscription %s', n);
+        return next;
+    end loop;
     delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
     delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
 

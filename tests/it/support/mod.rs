@@ -261,6 +261,11 @@ impl Session {
         self.wait_until(&format!("select not exists (select from pg_stat_activity where pid = {})", other.pid)).await;
     }
 
+    /// For tests that let attempts fail in a row and are about something else.
+    pub(crate) async fn without_circuits(&self) {
+        self.run("select outbox.set('circuit_failures', '0')").await;
+    }
+
     /// Makes an endpoint of the default tenant and returns its id.
     pub(crate) async fn subscribe(&self, patterns: &str) -> i64 {
         self.subscribe_with(patterns, "").await

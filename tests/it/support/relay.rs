@@ -203,7 +203,9 @@ impl Relay {
             )
             .await
             .unwrap_or_else(|error| panic!("record: {}", outboxd::schema::describe(&error)));
+        // One without a position says that something of an ordering key is due.
         rows.iter()
+            .filter(|row| row.get::<_, Option<i64>>(1).is_some())
             .map(|row| {
                 let recorded = Recorded { attempt: row.get(2), state: row.get(3), is_scheduled: row.get(4) };
                 ((row.get(0), row.get(1)), recorded)
