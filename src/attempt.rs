@@ -4,7 +4,7 @@ use crate::db::{Event, Finished, Lease};
 use crate::endpoint::{Endpoint, Known};
 use crate::outcome::{Attempted, Outcome, headers_json, headers_json_without};
 use crate::send::{Outgoing, Sender};
-use crate::sign::{self, Key};
+use crate::sign::{Key, Message};
 use hyper::header::{HeaderName, HeaderValue};
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 pub async fn make(sender: &Sender, lease: &Lease, known: &Known, excerpt_bytes: usize) -> Finished {
     let started_at = SystemTime::now();
     let prepared = match (&known.endpoint, &lease.event) {
-        (Ok(endpoint), Some(event)) => prepare(endpoint, event, excerpt_bytes, started_at),
+        (Ok(endpoint), Some(event)) => prepare(endpoint, event, lease.attempts, excerpt_bytes, started_at),
         (Err(reason), _) => Err(reason.clone()),
         (_, None) => Err("the event is no longer in the log".into()),
     };
@@ -41,6 +41,7 @@ pub async fn make(sender: &Sender, lease: &Lease, known: &Known, excerpt_bytes: 
 fn prepare(
     endpoint: &Endpoint,
     event: &Event,
+    attempts_before: i32,
     excerpt_bytes: usize,
     now: SystemTime,
 ) -> Result<(Outgoing, String, String), String> {
@@ -54,8 +55,10 @@ fn prepare(
         headers.insert(HeaderName::from_static("traceparent"), traceparent);
     }
     let timestamp = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    sign::sign(endpoint.profile, &keys, &event.id.to_string(), timestamp, &body, &mut headers);
-    let logged = headers_json_without(&headers, sign::is_signature);
+    let keys = endpoint.scheme.in_turn(keys, attempts_before);
+    let message = Message { event_id: &event.id.to_string(), kind: &event.kind, timestamp, body: &body };
+    endpoint.scheme.sign(&keys, &message, &mut headers);
+    let logged = headers_json_without(&headers, |name| endpoint.scheme.is_signature(name));
     let key_ids = keys.iter().map(|key| key.key_id.as_str()).collect::<Vec<_>>().join(",");
     let outgoing = Outgoing { uri: endpoint.uri.clone(), headers, body, timeout: endpoint.timeout, excerpt_bytes };
     Ok((outgoing, logged, key_ids))

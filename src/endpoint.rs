@@ -3,7 +3,7 @@
 use crate::db::{Db, DbError, Lease, SubscriptionRow};
 use crate::egress;
 use crate::envelope::Envelope;
-use crate::sign::{Key, Profile};
+use crate::sign::{Key, Profile, Scheme};
 use hyper::Uri;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,7 +24,7 @@ pub struct Endpoint {
     /// Headers that are the same in every request.
     pub headers: HeaderMap,
     /// How it is signed.
-    pub profile: Profile,
+    pub scheme: Scheme,
     /// The shape of the body.
     pub envelope: Envelope,
     /// The time one attempt may take.
@@ -99,6 +99,7 @@ impl Endpoints {
         let uri: Uri = url.as_str().parse().map_err(|_| "the URL cannot be a request target".to_owned())?;
         let profile =
             Profile::from_name(&row.signature).ok_or_else(|| format!("unknown signature profile {}", row.signature))?;
+        let scheme = Scheme::new(profile, row.signature_header.as_deref())?;
         let envelope =
             Envelope::from_name(&row.envelope).ok_or_else(|| format!("unknown envelope {}", row.envelope))?;
         if row.keys.is_empty() {
@@ -118,9 +119,9 @@ impl Endpoints {
                 HeaderValue::try_from(value).map_err(|_| format!("the value of header {name} is not valid"))?,
             );
         }
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(envelope.content_type()));
         headers.insert(USER_AGENT, self.user_agent.clone());
-        Ok(Endpoint { tenant_id: row.tenant_id, uri, headers, profile, envelope, timeout: row.timeout, keys })
+        Ok(Endpoint { tenant_id: row.tenant_id, uri, headers, scheme, envelope, timeout: row.timeout, keys })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Arc<Known>>> {

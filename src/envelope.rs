@@ -14,6 +14,12 @@ pub enum Envelope {
     Standard,
     /// `{"id","type","tenant","occurred_at","payload"}`
     Event,
+    /// `{"id":"evt_…","type","created_at","data":{"object"},"workspace_id"}`
+    Resource,
+    /// [CloudEvents 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md), structured.
+    CloudEvents,
+    /// The payload alone.
+    Payload,
 }
 
 impl Envelope {
@@ -22,7 +28,18 @@ impl Envelope {
         match name {
             "standard" => Some(Self::Standard),
             "event" => Some(Self::Event),
+            "resource" => Some(Self::Resource),
+            "cloudevents" => Some(Self::CloudEvents),
+            "payload" => Some(Self::Payload),
             _ => None,
+        }
+    }
+
+    /// What the body is. CloudEvents' HTTP binding knows structured mode by its media type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::CloudEvents => "application/cloudevents+json",
+            Self::Standard | Self::Event | Self::Resource | Self::Payload => "application/json",
         }
     }
 
@@ -41,6 +58,16 @@ impl Envelope {
             Self::Event => {
                 format!(r#"{{"id":"{id}","type":{kind},"tenant":{tenant},"occurred_at":"{time}","payload":{payload}}}"#)
             }
+            Self::Resource => format!(
+                r#"{{"id":"evt_{}","type":{kind},"created_at":"{time}","data":{{"object":{payload}}},"workspace_id":{tenant}}}"#,
+                id.simple()
+            ),
+            // source and id together are unique, as the specification demands; tenantid is an extension attribute.
+            Self::CloudEvents => format!(
+                r#"{{"specversion":"1.0","id":"{id}","source":"/tenants/{}","type":{kind},"time":"{time}","datacontenttype":"application/json","tenantid":{tenant},"data":{payload}}}"#,
+                percent_encoded(&event.tenant_id)
+            ),
+            Self::Payload => payload.clone(),
         }))
     }
 }
@@ -52,6 +79,17 @@ pub struct BodyError;
 
 fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// For one segment of a path: all but the unreserved characters of RFC 3986, 2.3.
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    })
 }
 
 #[cfg(test)]
@@ -93,6 +131,15 @@ mod tests {
             let plain: serde_json::Value = serde_json::from_slice(&Envelope::Event.body(&event).expect("a body")).expect("JSON");
             prop_assert_eq!(&plain["payload"], &payload);
             prop_assert_eq!(&plain["tenant"], &tenant);
+            let resource: serde_json::Value = serde_json::from_slice(&Envelope::Resource.body(&event).expect("a body")).expect("JSON");
+            prop_assert_eq!(&resource["data"]["object"], &payload);
+            prop_assert_eq!((&resource["workspace_id"], &resource["id"]), (&tenant.clone().into(), &"evt_01900000000070008000000000000001".into()));
+            let cloud: serde_json::Value = serde_json::from_slice(&Envelope::CloudEvents.body(&event).expect("a body")).expect("JSON");
+            prop_assert_eq!((&cloud["data"], &cloud["tenantid"]), (&payload, &tenant.clone().into()));
+            let source = cloud["source"].as_str().expect("a string");
+            prop_assert!(url::Url::parse("https://example.com").expect("a URL").join(source).is_ok(), "{}", source);
+            let alone: serde_json::Value = serde_json::from_slice(&Envelope::Payload.body(&event).expect("a body")).expect("JSON");
+            prop_assert_eq!(&alone, &payload);
         }
     }
 }

@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 67] = files![
+const FILES: [(&str, &str); 71] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -57,6 +57,10 @@ const FILES: [(&str, &str); 67] = files![
     "functions/40_relay/fence_dead.sql",
     "functions/40_relay/tick.sql",
     "functions/50_subscription/normal_patterns.sql",
+    "functions/50_subscription/ed25519_public_key.sql",
+    "functions/50_subscription/check_secret.sql",
+    "functions/50_subscription/header_refusal.sql",
+    "functions/50_subscription/check_headers.sql",
     "functions/50_subscription/check_subscription.sql",
     "functions/50_subscription/version_subscription.sql",
     "functions/50_subscription/require_subscription.sql",

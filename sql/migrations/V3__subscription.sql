@@ -35,6 +35,7 @@ create table outbox.subscription (
     filter          jsonpath,
     headers         jsonb not null default '{}',
     signature       text not null default 'standard',
+    signature_header text,
     envelope        text not null default 'standard',
     retry_policy    text not null references outbox.retry_policy (name) on update cascade,
     timeout         interval,
@@ -60,6 +61,7 @@ comment on column outbox.subscription.event_types is 'order.created, order.* (ev
 comment on column outbox.subscription.filter is 'Over the payload: matches when its first item exists and is neither false nor null.';
 comment on column outbox.subscription.headers is 'Static request headers, name to value.';
 comment on column outbox.subscription.signature is 'The signature profile.';
+comment on column outbox.subscription.signature_header is 'The header that carries the signature; null is the profile''s own.';
 comment on column outbox.subscription.envelope is 'The shape of the body.';
 comment on column outbox.subscription.timeout is 'The time one attempt may take; null is the setting default_timeout.';
 comment on column outbox.subscription.max_in_flight is 'Attempts under way at once in one relay; null is the relay''s own max_in_flight.';
@@ -98,14 +100,17 @@ create table outbox.signing_key (
     key_id          text not null,
     subscription_id bigint not null references outbox.subscription,
     algorithm       text not null default 'hmac-sha256',
+    public_key      text,
     created_at      timestamptz not null default now(),
     expires_at      timestamptz,
     revoked_at      timestamptz,
     primary key (subscription_id, key_id),
-    constraint signing_key_algorithm check (algorithm in ('hmac-sha256'))
+    constraint signing_key_algorithm check (algorithm in ('hmac-sha256', 'ed25519')),
+    constraint signing_key_public_key check ((algorithm = 'ed25519') = (public_key is not null))
 );
 comment on table outbox.signing_key is 'One secret of one subscription, without the secret.';
 comment on column outbox.signing_key.key_id is 'The first 16 hex digits of the SHA-256 of the secret''s text.';
+comment on column outbox.signing_key.public_key is 'whpk_…, what receivers verify an ed25519 signature with; not a secret.';
 comment on column outbox.signing_key.expires_at is 'Signs until then; null is without end.';
 
 create table outbox_relay.signing_secret (

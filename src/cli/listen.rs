@@ -15,9 +15,12 @@ pub struct Arguments {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:9000")]
     address: SocketAddr,
-    /// A secret as outbox.subscribe showed it; may be given again, as during a rotation
+    /// A secret as outbox.subscribe showed it, of ed25519 the public key (whpk_…); may be given again, as during a rotation
     #[arg(long = "secret", env = "OUTBOXD_LISTEN_SECRET", hide_env_values = true, value_delimiter = ',')]
     secrets: Vec<String>,
+    /// The header that carries the signature, if the subscription has a signature_header
+    #[arg(long, value_name = "NAME")]
+    signature_header: Option<String>,
     /// The status to answer with
     #[arg(long, default_value = "200")]
     status: u16,
@@ -49,11 +52,12 @@ pub async fn listen(arguments: &Arguments) -> Exit {
         println!("no --secret: signatures are not verified");
     }
     let (secrets, raw) = (Arc::new(arguments.secrets.clone()), arguments.raw);
+    let signature_header = arguments.signature_header.clone();
     let count = Arc::new(AtomicU64::new(0));
     let (delay, fail_first) = (Duration::from_millis(arguments.delay), arguments.fail_first);
     let serve = receiver::serve(listener, move |arrived| {
         let number = count.fetch_add(1, Ordering::Relaxed) + 1;
-        let verdict = receiver::verify(&arrived, &secrets, SystemTime::now());
+        let verdict = receiver::verify(&arrived, &secrets, signature_header.as_deref(), SystemTime::now());
         let wrong = !secrets.is_empty() && !matches!(verdict, Verdict::Verified(_));
         // As a real receiver would: what is not proven is refused.
         let status = if wrong {

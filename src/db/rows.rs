@@ -188,6 +188,8 @@ pub struct SubscriptionRow {
     pub headers: String,
     /// The signature profile's name.
     pub signature: String,
+    /// The header that carries the signature, if not the profile's own.
+    pub signature_header: Option<String>,
     /// The envelope's name.
     pub envelope: String,
     /// The time one attempt may take.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+/// Of RFC 8032's first test vector.
+const OTHER_PUBLIC_KEY: &str = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 async fn stage() -> (Db, Session) {
@@ -17,24 +19,28 @@ async fn stage() -> (Db, Session) {
 }
 
 fn verdict(arrived: &Arrived, secrets: &[&str]) -> Verdict {
-    verify(arrived, secrets, SystemTime::now())
+    verify(arrived, secrets, None, SystemTime::now())
 }
 
 #[tokio::test]
 async fn a_delivery_verifies_in_every_profile_and_envelope() {
     let (db, session) = stage().await;
     let sink = Sink::accepting().await;
+    let profiles = ["standard", "standard-ed25519", "x-signature", "x-webhook", "github", "stripe"];
+    let envelopes = ["standard", "event", "resource", "cloudevents", "payload"];
     let mut endpoints = Vec::new();
-    for (path, signature, envelope) in [
-        ("/ss", "standard", "standard"),
-        ("/se", "standard", "event"),
-        ("/xs", "x-signature", "standard"),
-        ("/xe", "x-signature", "event"),
-    ] {
+    for (signature, envelope) in profiles.iter().flat_map(|s| envelopes.iter().map(move |e| (*s, *e))) {
+        let path = format!("/{signature}/{envelope}");
         let arguments = format!(
             "signature => '{signature}', envelope => '{envelope}', headers => '{{\"X-Team\": \"blue, \\\"7\\\"\"}}'"
         );
-        endpoints.push((path, session.endpoint(&sink.url(path), &arguments).await));
+        let endpoint = session.endpoint(&sink.url(&path), &arguments).await;
+        let public: Option<String> = session
+            .one_of("select public_key from outbox.signing_key where subscription_id = $1", &[&endpoint.id])
+            .await;
+        assert_eq!(public.is_some(), signature == "standard-ed25519");
+        let verifies_with = public.unwrap_or_else(|| endpoint.secret.clone());
+        endpoints.push((path, signature, envelope, endpoint, verifies_with));
     }
     let payload = r#"{"amount": 123456789012345678901234567890.10, "small": 1E-7, "text": "Grüße \"x\""}"#;
     let stored: String = session.one(&format!("select '{payload}'::jsonb::text")).await;
@@ -45,26 +51,38 @@ async fn a_delivery_verifies_in_every_profile_and_envelope() {
         ))
         .await;
     let _relay = Daemon::on(&db).await;
-    for (path, endpoint) in &endpoints {
+    for (path, signature, envelope, endpoint, verifies_with) in &endpoints {
         session.wait_for_state(endpoint.id, "succeeded", 1).await;
         let [arrived] = sink.arrived_at(path).try_into().expect("one request");
-        assert_eq!(
-            verdict(&arrived, &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &endpoint.secret]),
-            Verdict::Verified(1)
-        );
-        assert_eq!(arrived.event_id(), event_id);
-        assert_eq!(arrived.header("content-type"), "application/json");
+        let other =
+            if *signature == "standard-ed25519" { OTHER_PUBLIC_KEY } else { "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" };
+        assert_eq!(verdict(&arrived, &[other, verifies_with.as_str()]), Verdict::Verified(1), "{path}");
+        // Stripe's receivers know the event by its body alone.
+        assert_eq!(arrived.event_id(), if *signature == "stripe" { "" } else { &event_id }, "{path}");
+        let media_type = if *envelope == "cloudevents" { "application/cloudevents+json" } else { "application/json" };
+        assert_eq!(arrived.header("content-type"), media_type);
+        if *signature == "github" {
+            assert_eq!(arrived.header("x-github-event"), "order.created");
+        }
         assert_eq!(arrived.header("user-agent"), concat!("outboxd/", env!("CARGO_PKG_VERSION")));
         assert_eq!(arrived.header("traceparent"), TRACEPARENT);
         assert_eq!(arrived.header("x-team"), "blue, \"7\"");
-        let expected = if path.ends_with('s') {
-            format!(
-                r#"{{"id":"{event_id}","type":"order.created","timestamp":"2026-01-02T03:04:05.678901Z","tenant_id":"default","data":{stored}}}"#
-            )
-        } else {
-            format!(
-                r#"{{"id":"{event_id}","type":"order.created","tenant":"default","occurred_at":"2026-01-02T03:04:05.678901Z","payload":{stored}}}"#
-            )
+        let time = "2026-01-02T03:04:05.678901Z";
+        let expected = match *envelope {
+            "standard" => format!(
+                r#"{{"id":"{event_id}","type":"order.created","timestamp":"{time}","tenant_id":"default","data":{stored}}}"#
+            ),
+            "event" => format!(
+                r#"{{"id":"{event_id}","type":"order.created","tenant":"default","occurred_at":"{time}","payload":{stored}}}"#
+            ),
+            "resource" => format!(
+                r#"{{"id":"evt_{}","type":"order.created","created_at":"{time}","data":{{"object":{stored}}},"workspace_id":"default"}}"#,
+                event_id.replace('-', "")
+            ),
+            "cloudevents" => format!(
+                r#"{{"specversion":"1.0","id":"{event_id}","source":"/tenants/default","type":"order.created","time":"{time}","datacontenttype":"application/json","tenantid":"default","data":{stored}}}"#
+            ),
+            _ => stored.clone(),
         };
         assert_eq!(String::from_utf8_lossy(&arrived.body), expected);
         assert!(expected.contains("123456789012345678901234567890.10"), "{expected}");
@@ -82,10 +100,13 @@ async fn a_delivery_verifies_in_every_profile_and_envelope() {
         assert_eq!((logged.get(3), logged.get(4), logged.get(6)), ("schedule", "relay-1", "text/plain"));
         let headers: String = logged.get(5);
         assert!(headers.contains("traceparent") && headers.contains("x-team"), "{headers}");
-        for name in ["webhook-signature", "x-signature"] {
-            let signature = arrived.header(name);
-            assert!(signature.is_empty() || !headers.contains(signature), "{headers}");
-        }
+        let signatures = arrived
+            .headers
+            .iter()
+            .filter(|(name, _)| name.as_str().contains("-signature") && !name.as_str().ends_with("-id"));
+        let signatures: Vec<&str> = signatures.map(|(_, value)| value.to_str().expect("ASCII")).collect();
+        assert_eq!(signatures.len(), 1, "{path}");
+        assert!(!headers.contains(signatures[0]), "{headers}");
     }
     session.assert_accounted().await;
 }

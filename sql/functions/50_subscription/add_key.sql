@@ -2,31 +2,30 @@ create or replace function outbox_relay.add_key(subscription_id bigint, signatur
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 -- Gives a subscription a secret, made here unless one is given, and returns it with its key id.
--- Called by subscribe and rotate_secret, which show it to the caller this once.
+-- Called by subscribe, rotate_secret and reconcile; the first two show it to the caller this once.
 declare
-    decoded bytea;
-begin
     -- 256 bits: the hash of three random UUIDs, which hold 366 random bits of the server's strong source.
-    new_secret := coalesce(add_key.secret, 'whsec_' || encode(sha256(
-        uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'));
-    if new_secret !~ '^[\x21-\x7e]+$' or length(new_secret) not between 16 and 512 then
-        raise exception using errcode = 'OB015', message = format('the secret has %s characters or one that is not printable ASCII', length(new_secret)),
-            hint = 'Use 16 to 512 printable ASCII characters without spaces, or leave secret out and one is made.';
-    end if;
-    if add_key.signature = 'standard' then
-        begin
-            decoded := decode(substr(new_secret, 7), 'base64');
-        exception when others then
-            decoded := null;
-        end;
-        if left(new_secret, 6) <> 'whsec_' or decoded is null or octet_length(decoded) not between 24 and 64 then
-            raise exception using errcode = 'OB015', message = 'the secret is not whsec_ with the base64 of 24 to 64 bytes',
-                hint = 'The standard profile signs with the decoded part of whsec_…; leave secret out and one is made.';
+    random bytea := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+    public bytea;
+begin
+    if add_key.secret is not null then
+        perform outbox_relay.check_secret(add_key.signature, add_key.secret);
+        new_secret := add_key.secret;
+        if add_key.signature = 'standard-ed25519' then
+            public := outbox_relay.ed25519_public_key(substring(decode(substr(new_secret, 6), 'base64') for 32));
         end if;
+    elsif add_key.signature = 'standard-ed25519' then
+        -- libsodium's form of a private key, which the tools of others read: the seed, then the public key.
+        public := outbox_relay.ed25519_public_key(random);
+        new_secret := 'whsk_' || translate(encode(random || public, 'base64'), E'\n', '');
+    else
+        new_secret := 'whsec_' || encode(random, 'base64');
     end if;
     new_key_id := left(encode(sha256(convert_to(new_secret, 'UTF8')), 'hex'), 16);
     begin
-        insert into outbox.signing_key (subscription_id, key_id) values (add_key.subscription_id, new_key_id);
+        insert into outbox.signing_key (subscription_id, key_id, algorithm, public_key)
+        values (add_key.subscription_id, new_key_id, case when public is null then 'hmac-sha256' else 'ed25519' end,
+            'whpk_' || encode(public, 'base64'));
     exception when unique_violation then
         raise exception using errcode = 'OB015', message = 'the subscription has or had this secret already',
             hint = 'Rotate to a secret that was not used before, or leave secret out and one is made.';

@@ -168,7 +168,7 @@ fn judge(state: &State, arrived: &Arrived) -> StatusCode {
     let now = SystemTime::now();
     let holds: Vec<bool> = secrets
         .iter()
-        .map(|secret| matches!(receiver::verify(arrived, &[secret], now), Verdict::Verified(_)))
+        .map(|secret| matches!(receiver::verify(arrived, &[secret], None, now), Verdict::Verified(_)))
         .collect();
     let mut book = lock(&state.book);
     if !holds.iter().skip(state.oldest.load(Relaxed)).any(|holds| *holds) {
