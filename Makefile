@@ -4,11 +4,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lint schema bench setup
+.PHONY: help demo test interop lint schema bench setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
 	@echo "make test     the tests, against a PostgreSQL they start themselves"
+	@echo "make interop  every signature profile and envelope against verifiers and receivers of others"
 	@echo "make lint     rustfmt, clippy, and sql/schema.sql against a fresh database"
 	@echo "make schema   write sql/schema.sql anew, after a change below sql/"
 	@echo "make bench    throughput, latency, and what a producer pays (release build)"
@@ -23,6 +24,12 @@ demo: setup
 
 test: setup
 	cargo test --no-fail-fast $(ARGS)
+
+# Installs Node, Python, PHP, Go and Ruby packages where they are missing, below target/interop.
+interop: setup
+	bash tests/interop/setup.sh
+	cargo build --quiet --example receiver
+	cargo test --quiet --test interop
 
 lint: setup
 	cargo fmt --check
