@@ -27,5 +27,6 @@ grant execute on function outbox.define_event_type, outbox.archive_event_type, o
 -- outbox_relay: calls the functions of the daemon; of the tables it reads only which schema is there.
 grant execute on function outbox_relay.register, outbox_relay.resume_epoch, outbox_relay.fence, outbox_relay.tick, outbox_relay.expand,
     outbox_relay.claim, outbox_relay.record, outbox_relay.add_health, outbox_relay.load_subscriptions, outbox_relay.maintain,
+    outbox_relay.reconcile,
     outbox.status to outbox_relay;
 grant select on outbox_relay.applied_file, outbox_relay.migration to outbox_relay;

@@ -538,6 +538,7 @@ begin
         raise exception using errcode = 'OB018', message = format('overlap %s is out of range', rotate_secret.overlap),
             hint = 'Use 0 to 30 days.';
     end if;
+    perform outbox_relay.require_unmanaged(s);
     update outbox.signing_key k set expires_at = least(k.expires_at, until)
     where k.subscription_id = s.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
     -- The update makes a new version: relays load the keys anew.
@@ -694,7 +695,7 @@ $$;
 
 COMMENT ON FUNCTION outbox.status() IS 'How things stand, in one row; cheap at any size of history.';
 
-CREATE FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text DEFAULT 'default'::text, name text DEFAULT NULL::text, secret text DEFAULT NULL::text, filter text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, signature text DEFAULT 'standard'::text, envelope text DEFAULT 'standard'::text, retry_policy text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, max_in_flight integer DEFAULT NULL::integer, rate_limit numeric DEFAULT NULL::numeric, ordered boolean DEFAULT false, description text DEFAULT NULL::text) RETURNS outbox.new_subscription
+CREATE FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text DEFAULT 'default'::text, name text DEFAULT NULL::text, secret text DEFAULT NULL::text, filter text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, signature text DEFAULT 'standard'::text, envelope text DEFAULT 'standard'::text, retry_policy text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, max_in_flight integer DEFAULT NULL::integer, rate_limit numeric DEFAULT NULL::numeric, ordered boolean DEFAULT false, description text DEFAULT NULL::text, signature_header text DEFAULT NULL::text) RETURNS outbox.new_subscription
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -712,12 +713,12 @@ begin
     end;
     created.subscription_id := nextval(pg_get_serial_sequence('outbox.subscription', 'subscription_id'));
     begin
-        insert into outbox.subscription (subscription_id, tenant_id, name, url, event_types, filter, headers, signature, envelope,
+        insert into outbox.subscription (subscription_id, tenant_id, name, url, event_types, filter, headers, signature, signature_header, envelope,
             retry_policy, timeout, max_in_flight, rate_limit, ordered, description)
         overriding system value
         values (created.subscription_id, coalesce(subscribe.tenant_id, 'default'),
             coalesce(subscribe.name, 'subscription-' || created.subscription_id), subscribe.url, subscribe.event_types, path,
-            coalesce(subscribe.headers, '{}'), coalesce(subscribe.signature, 'standard'), coalesce(subscribe.envelope, 'standard'),
+            coalesce(subscribe.headers, '{}'), coalesce(subscribe.signature, 'standard'), subscribe.signature_header, coalesce(subscribe.envelope, 'standard'),
             coalesce(subscribe.retry_policy, (select t.value from outbox.setting t where t.name = 'default_retry_policy')),
             subscribe.timeout, subscribe.max_in_flight, subscribe.rate_limit, coalesce(subscribe.ordered, false), subscribe.description);
     exception when unique_violation then
@@ -731,7 +732,7 @@ begin
 end
 $_$;
 
-COMMENT ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text) IS 'Creates an endpoint; returns its id, its secret (shown this once) and the key id.';
+COMMENT ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text, signature_header text) IS 'Creates an endpoint; returns its id, its secret (shown this once) and the key id.';
 
 CREATE FUNCTION outbox.unaccounted() RETURNS TABLE(event_seq bigint, event_id uuid, subscription_id bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -772,7 +773,7 @@ CREATE FUNCTION outbox.unsubscribe(subscription_id bigint, tenant_id text DEFAUL
 declare
     cancelled bigint;
 begin
-    perform outbox_relay.require_subscription(unsubscribe.subscription_id, unsubscribe.tenant_id);
+    perform outbox_relay.require_unmanaged(outbox_relay.require_subscription(unsubscribe.subscription_id, unsubscribe.tenant_id));
     update outbox.subscription s
     set active = false, unsubscribed_at = now(), disabled_at = coalesce(s.disabled_at, now()), disabled_reason = 'unsubscribed'
     where s.subscription_id = unsubscribe.subscription_id;
@@ -870,40 +871,39 @@ COMMENT ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success_c
 CREATE FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 -- Gives a subscription a secret, made here unless one is given, and returns it with its key id.
--- Called by subscribe and rotate_secret, which show it to the caller this once.
+-- Called by subscribe, rotate_secret and reconcile; the first two show it to the caller this once.
 declare
-    decoded bytea;
-begin
     -- 256 bits: the hash of three random UUIDs, which hold 366 random bits of the server's strong source.
-    new_secret := coalesce(add_key.secret, 'whsec_' || encode(sha256(
-        uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'));
-    if new_secret !~ '^[\x21-\x7e]+$' or length(new_secret) not between 16 and 512 then
-        raise exception using errcode = 'OB015', message = format('the secret has %s characters or one that is not printable ASCII', length(new_secret)),
-            hint = 'Use 16 to 512 printable ASCII characters without spaces, or leave secret out and one is made.';
-    end if;
-    if add_key.signature = 'standard' then
-        begin
-            decoded := decode(substr(new_secret, 7), 'base64');
-        exception when others then
-            decoded := null;
-        end;
-        if left(new_secret, 6) <> 'whsec_' or decoded is null or octet_length(decoded) not between 24 and 64 then
-            raise exception using errcode = 'OB015', message = 'the secret is not whsec_ with the base64 of 24 to 64 bytes',
-                hint = 'The standard profile signs with the decoded part of whsec_…; leave secret out and one is made.';
+    random bytea := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+    public bytea;
+begin
+    if add_key.secret is not null then
+        perform outbox_relay.check_secret(add_key.signature, add_key.secret);
+        new_secret := add_key.secret;
+        if add_key.signature = 'standard-ed25519' then
+            public := outbox_relay.ed25519_public_key(substring(decode(substr(new_secret, 6), 'base64') for 32));
         end if;
+    elsif add_key.signature = 'standard-ed25519' then
+        -- libsodium's form of a private key, which the tools of others read: the seed, then the public key.
+        public := outbox_relay.ed25519_public_key(random);
+        new_secret := 'whsk_' || translate(encode(random || public, 'base64'), E'\n', '');
+    else
+        new_secret := 'whsec_' || encode(random, 'base64');
     end if;
     new_key_id := left(encode(sha256(convert_to(new_secret, 'UTF8')), 'hex'), 16);
     begin
-        insert into outbox.signing_key (subscription_id, key_id) values (add_key.subscription_id, new_key_id);
+        insert into outbox.signing_key (subscription_id, key_id, algorithm, public_key)
+        values (add_key.subscription_id, new_key_id, case when public is null then 'hmac-sha256' else 'ed25519' end,
+            'whpk_' || encode(public, 'base64'));
     exception when unique_violation then
         raise exception using errcode = 'OB015', message = 'the subscription has or had this secret already',
             hint = 'Rotate to a secret that was not used before, or leave secret out and one is made.';
     end;
     insert into outbox_relay.signing_secret (subscription_id, key_id, secret) values (add_key.subscription_id, new_key_id, new_secret);
 end
-$_$;
+$$;
 
 COMMENT ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) IS 'Gives a subscription a secret and returns it with its key id.';
 
@@ -1025,6 +1025,127 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.charge(subscription_ids bigint[], leased_ids bigint[]) IS 'Books leased deliveries against rate limit and circuit.';
 
+CREATE FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+-- Refuses static headers, and a name for the header of the signature, that would not do what their owner
+-- means, or would do more. Values are not repeated in the error. Called by check_subscription.
+declare
+    token constant text := '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$';        -- RFC 9110, 5.6.2
+    h     record;
+    bad   text;
+    mend  text;
+begin
+    if jsonb_typeof(headers) <> 'object' then
+        raise exception using errcode = 'OB016', message = 'headers is not a JSON object', hint = 'Use {"name": "value"}.';
+    elsif (select count(*) from jsonb_object_keys(headers)) > 32 or octet_length(headers::text) > 8192 then
+        raise exception using errcode = 'OB016', message = 'headers has more than 32 entries or 8192 bytes',
+            hint = 'Many receivers refuse larger heads. Put what belongs to the event into its payload.';
+    end if;
+    for h in select e.key, e.value, lower(e.key) as name, count(*) over (partition by lower(e.key)) as times from jsonb_each(headers) e loop
+        bad := case
+            when h.key !~ token then 'is no header name'
+            when h.times > 1 then 'is there twice: names differ by more than case'
+            when jsonb_typeof(h.value) <> 'string' then format('is a JSON %s, not a string', jsonb_typeof(h.value))
+            when length(h.value #>> '{}') > 1000 then 'has a value of more than 1000 characters'
+            when (h.value #>> '{}') !~ '^([\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?)?$' then 'has a value that is not printable ASCII, or begins or ends with a space'
+            when h.name in (lower(signature_header), lower(signature_header) || '-also') then 'is the signature_header of this subscription'
+            end;
+        mend := 'Use names of letters, digits and -, and values of printable ASCII.';
+        if bad is null then
+            bad := 'is refused: ' || outbox_relay.header_refusal(h.name);
+            mend := case when bad ~ 'secret' then 'Let the receiver verify the signature: it proves who sends, and nobody can read it off.'
+                else 'Leave it out, or choose another name.' end;
+        end if;
+        if bad is not null then
+            raise exception using errcode = 'OB016', message = format('header %s %s', quote_literal(left(h.key, 100)), bad), hint = mend;
+        end if;
+    end loop;
+
+    if signature_header !~ token then
+        bad := 'is no header name';
+    elsif lower(signature_header) in ('webhook-id', 'webhook-timestamp', 'x-webhook-id', 'x-webhook-timestamp', 'x-timestamp',
+            'x-signature-key-id', 'x-github-event', 'x-github-delivery', 'accept', 'accept-encoding') or lower(signature_header) like '%-also' then
+        bad := 'is refused: requests use it for something else';
+    else
+        -- A signature may well stand where signatures stand, and is no secret.
+        bad := 'is refused: ' || nullif(nullif(outbox_relay.header_refusal(signature_header), 'it belongs to the signature profiles'),
+            outbox_relay.header_refusal('token'));
+    end if;
+    if bad is not null then
+        raise exception using errcode = 'OB016', message = format('signature_header %s %s', quote_literal(left(signature_header, 100)), bad),
+            hint = 'Use a name of letters, digits and -, as X-Acme-Signature.';
+    end if;
+end
+$_$;
+
+COMMENT ON FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text) IS 'Refuses static headers and names of the signature''s header, with the reason.';
+
+CREATE FUNCTION outbox_relay.check_secret(signature text, secret text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+-- Refuses a secret that a signature profile cannot sign with, or that is something else than a secret, and
+-- says how to mend it without repeating it. Called by add_key, and when a subscription changes its profile.
+declare
+    bare    text := btrim(secret, E' \t\r\n"''');
+    decoded bytea;
+    bad     text;
+    mend    text;
+begin
+    if starts_with(secret, 'whsk_') or starts_with(secret, 'whsec_') then
+        begin
+            decoded := decode(substr(secret, position('_' in secret) + 1), 'base64');
+        exception when others then
+            decoded := null;
+        end;
+    end if;
+    if secret <> bare then
+        bad := 'has white space or quotes around it';
+        mend := 'Pass the secret alone.';
+    elsif starts_with(secret, 'v1,') or starts_with(secret, 'v1a,') then
+        bad := 'begins with a version and a comma, which some consoles put before it';
+        mend := 'Pass what stands behind the comma.';
+    elsif starts_with(secret, 'whpk_') then
+        bad := 'is a public key: it verifies and cannot sign';
+        mend := case when signature = 'standard-ed25519' then 'Pass the private key, whsk_…, or leave secret out and a pair is made.'
+            else 'Leave secret out and one is made.' end;
+    elsif signature = 'standard-ed25519' then
+        if not starts_with(secret, 'whsk_') then
+            bad := 'is not a private key of ed25519';
+            mend := 'standard-ed25519 signs with whsk_…; leave secret out and a pair is made, or use another signature profile.';
+        elsif decoded is null or octet_length(decoded) not in (32, 64) then
+            bad := 'is not whsk_ with the base64 of 32 bytes (a seed) or 64 (a seed and its public key)';
+            mend := 'Copy it whole, or leave secret out and a pair is made.';
+        elsif octet_length(decoded) = 64 and substring(decoded from 33) <> outbox_relay.ed25519_public_key(substring(decoded for 32)) then
+            bad := 'has a public half that does not belong to its private half';
+            mend := 'Copy it whole, or pass the seed of 32 bytes alone.';
+        end if;
+    elsif starts_with(secret, 'whsk_') then
+        bad := 'is a private key of ed25519, where a shared secret belongs';
+        mend := 'Use signature => ''standard-ed25519'', or leave secret out and one is made. A private key is not to be given to receivers.';
+    elsif secret !~ '^[\x21-\x7e]+$' or length(secret) not between 16 and 512 then
+        bad := format('has %s characters, or one that is not printable ASCII', length(secret));
+        mend := 'Use 16 to 512 printable ASCII characters without spaces, or leave secret out and one is made.';
+    elsif signature = 'standard' and not starts_with(secret, 'whsec_') then
+        bad := 'does not begin with whsec_';
+        mend := 'The standard profile signs with the decoded part of whsec_…: put whsec_ before the base64 of 24 to 64 bytes, or leave secret out and one is made.';
+    elsif signature = 'standard' and decoded is null then
+        bad := 'has something else than base64 behind whsec_';
+        mend := 'Copy it whole, padding (=) included, or leave secret out and one is made.';
+    elsif signature = 'standard' and octet_length(decoded) not between 24 and 64 then
+        bad := format('has %s bytes behind whsec_', octet_length(decoded));
+        mend := 'Standard Webhooks takes 24 to 64 bytes; leave secret out and one is made.';
+    end if;
+    if bad is not null then
+        raise exception using errcode = 'OB015', message = format('the secret %s', bad), hint = mend;
+    end if;
+end
+$_$;
+
+COMMENT ON FUNCTION outbox_relay.check_secret(signature text, secret text) IS 'Refuses a secret that a signature profile cannot sign with.';
+
 CREATE FUNCTION outbox_relay.check_subscription() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1047,11 +1168,14 @@ begin
         new.version := nextval('outbox_relay.subscription_version_seq');
         new.updated_at := now();
         -- Only what changes is judged: a rule that came later must not keep anybody from pausing.
-        if (new.url, new.name, new.event_types, new.filter::text, new.headers, new.signature, new.envelope, new.retry_policy, new.timeout,
+        if (new.url, new.name, new.event_types, new.filter::text, new.headers, new.signature, new.signature_header, new.envelope, new.retry_policy, new.timeout,
                 new.max_in_flight, new.rate_limit, new.ordered)
-            is not distinct from (old.url, old.name, old.event_types, old.filter::text, old.headers, old.signature, old.envelope,
+            is not distinct from (old.url, old.name, old.event_types, old.filter::text, old.headers, old.signature, old.signature_header, old.envelope,
                 old.retry_policy, old.timeout, old.max_in_flight, old.rate_limit, old.ordered) then
             return new;
+        end if;
+        if new.managed_by is not distinct from old.managed_by then
+            perform outbox_relay.require_unmanaged(old);
         end if;
     end if;
 
@@ -1114,12 +1238,12 @@ begin
             hint = 'Write a predicate over the payload, as $.total > 100, or a path that finds something, as $.items[*] ? (@.qty > 5).';
     end if;
 
-    if new.signature not in ('standard', 'x-signature') then
+    if new.signature not in ('standard', 'standard-ed25519', 'x-signature', 'x-webhook', 'github', 'stripe') then
         raise exception using errcode = 'OB013', message = format('unknown signature profile %s', quote_literal(new.signature)),
-            hint = 'Use standard or x-signature.';
-    elsif new.envelope not in ('standard', 'event') then
+            hint = 'Use standard, standard-ed25519, x-signature, x-webhook, github or stripe.';
+    elsif new.envelope not in ('standard', 'event', 'resource', 'cloudevents', 'payload') then
         raise exception using errcode = 'OB013', message = format('unknown envelope %s', quote_literal(new.envelope)),
-            hint = 'Use standard or event.';
+            hint = 'Use standard, event, resource, cloudevents or payload.';
     elsif not exists (select from outbox.retry_policy p where p.name = new.retry_policy) then
         raise exception using errcode = 'OB014', message = format('unknown retry policy %s', quote_nullable(new.retry_policy)),
             hint = format('Use one of %s, or insert your own into outbox.retry_policy.',
@@ -1133,16 +1257,13 @@ begin
     elsif new.rate_limit not between 0.001 and 100000 then
         raise exception using errcode = 'OB018', message = format('rate_limit %s is out of range', new.rate_limit),
             hint = 'Use 0.001 to 100000 attempts a second, or null for no limit.';
-    elsif jsonb_typeof(new.headers) <> 'object' then
-        raise exception using errcode = 'OB016', message = 'headers is not a JSON object', hint = 'Use {"name": "value"}.';
     end if;
-    select h.key into bad from jsonb_each(new.headers) h
-    where jsonb_typeof(h.value) <> 'string' or h.key !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$'
-        or (h.value #>> '{}') !~ '^[\x20-\x7e\t]*$' or length(h.value #>> '{}') > 1000
-        or lower(h.key) ~ '^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|keep-alive|proxy-.*|expect|user-agent|traceparent|tracestate|cookie|authorization|webhook-.*|x-webhook-.*|x-signature.*|x-timestamp|x-hub-signature.*|x-github-.*|stripe-signature|x-forwarded-.*|forwarded|via|metadata.*|x-aws-ec2-.*)$' limit 1;
-    if found then
-        raise exception using errcode = 'OB016', message = format('header %s is not acceptable', quote_literal(left(bad, 100))),
-            hint = 'Values are printable ASCII strings. Names that frame, route, authenticate or sign the request are outboxd''s own.';
+    perform outbox_relay.check_headers(new.headers, new.signature_header);
+    if tg_op = 'UPDATE' and new.signature <> old.signature then
+        -- What signs now must fit the new profile.
+        perform outbox_relay.check_secret(new.signature, x.secret)
+        from outbox.signing_key k join outbox_relay.signing_secret x using (subscription_id, key_id)
+        where k.subscription_id = new.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
     end if;
     return new;
 end
@@ -1401,6 +1522,67 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.disable(subscription_ids bigint[], reason text) IS 'Stops subscriptions that cannot be delivered to, and tells so.';
+
+CREATE FUNCTION outbox_relay.ed25519_public_key(seed bytea) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The public key of an ed25519 seed of 32 bytes (RFC 8032, 5.1.5), so that it is there as soon as
+-- outbox.subscribe returns: no extension of PostgreSQL knows the curve, and a relay may not be running.
+-- Once for each key that is made; signing is the relay's work, with a library.
+--
+-- Points are (X, Y, Z, T) with x = X/Z, y = Y/Z, T = XY/Z. The addition is complete, so it doubles too.
+-- Compared with another implementation for the RFC's vectors and random seeds by the tests.
+declare
+    p  constant numeric := 2::numeric ^ 255 - 19;
+    d2 constant numeric := 16295367250680780974490674513165176452449235426866156013048779062215315747161;   -- 2d
+    base_x constant numeric := 15112221349535400772501151409588531511454012693041857206046113283949847762202;
+    base_y constant numeric := 46316835694926478169428394003475163141307993866256225615783033603165251855960;
+    hash bytea := substring(sha512(seed) for 32);
+    qx numeric := 0; qy numeric := 1; qz numeric := 1; qt numeric := 0;     -- the neutral element
+    ax numeric; ay numeric; az numeric; at numeric;
+    a numeric; b numeric; c numeric; d numeric; e numeric; f numeric; g numeric; h numeric;
+    inverse numeric := 1;
+    y numeric;
+    key bytea := decode(repeat('00', 32), 'hex');
+begin
+    if octet_length(seed) <> 32 then
+        raise exception 'a seed of ed25519 has 32 bytes';
+    end if;
+    hash := set_bit(set_bit(set_bit(set_bit(set_bit(hash, 0, 0), 1, 0), 2, 0), 255, 0), 254, 1);
+    -- Double and add, from the highest bit down.
+    for i in reverse 254..0 loop
+        for step in 1..1 + get_bit(hash, i) loop
+            if step = 1 then
+                ax := qx; ay := qy; az := qz; at := qt;
+            else
+                ax := base_x; ay := base_y; az := 1; at := mod(base_x * base_y, p);
+            end if;
+            a := mod((qy - qx) * (ay - ax), p);
+            b := mod((qy + qx) * (ay + ax), p);
+            c := mod(mod(qt * d2, p) * at, p);
+            d := mod(2 * qz * az, p);
+            e := b - a; f := d - c; g := d + c; h := b + a;
+            qx := mod(e * f, p); qy := mod(g * h, p); qz := mod(f * g, p); qt := mod(e * h, p);
+        end loop;
+    end loop;
+    -- 1/Z = Z^(p - 2), and p - 2 = 2^255 - 21 has all bits set but the third and the fifth (…01011).
+    for i in reverse 254..0 loop
+        inverse := mod(inverse * inverse, p);
+        if i not in (2, 4) then
+            inverse := mod(inverse * qz, p);
+        end if;
+    end loop;
+    y := mod(mod(qy * inverse, p) + p, p);
+    for i in 0..31 loop
+        key := set_byte(key, i, mod(y, 256)::integer);
+        y := div(y, 256);
+    end loop;
+    return set_bit(key, 255, mod(mod(mod(qx * inverse, p) + p, p), 2)::integer);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.ed25519_public_key(seed bytea) IS 'The public key of an ed25519 seed (RFC 8032).';
 
 CREATE FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) RETURNS TABLE(event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamp with time zone, traceparent text, subscription_ids bigint[], versions bigint[], expanded integer, queued integer, more boolean, prioritised boolean)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1767,6 +1949,30 @@ $_$;
 
 COMMENT ON FUNCTION outbox_relay.guard_event() IS 'Writes the rules of an acceptable event into the trigger on outbox.event.';
 
+CREATE FUNCTION outbox_relay.header_refusal(name text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+-- Why a request may not carry a header that the owner of a subscription has chosen; null if it may.
+-- Called by check_headers.
+select r.reason
+from (values
+    (1, '^(host|content-.*|transfer-encoding|te|trailer|expect|range)$', 'it frames the request'),
+    (2, '^(connection|keep-alive|upgrade|proxy-.*)$', 'it is hop-by-hop: it speaks to the next proxy, not to the receiver'),
+    (3, '^(x-forwarded-.*|forwarded|via|x-real-ip|x-client-ip|true-client-ip|cf-connecting-ip|x-original-.*|x-rewrite-url|x-http-method.*)$',
+        'it says where a request comes from or goes, and proxies believe it'),
+    (4, '^(metadata.*|x-metadata-.*|x-aws-ec2-.*|x-google-metadata-.*)$', 'it opens the metadata services of clouds'),
+    (5, '^(webhook-.*|x-webhook-.*|x-signature.*|x-timestamp|x-hub-.*|x-github-.*|stripe-signature.*)$', 'it belongs to the signature profiles'),
+    (6, '^(user-agent|traceparent|tracestate|date)$', 'outboxd sets it'),
+    (7, '^(authorization|cookie2?|set-cookie2?)$|(^|[-_])(api[-_]?keys?|auth|auth[-_]?key|token|access[-_]?key|secret|secret[-_]?key|password|passwd|credentials?|session([-_]?id)?)([-_]|$)',
+        'it would carry a secret, which everybody could read who may look at subscriptions and attempts')
+    ) r (nth, pattern, reason)
+where lower(header_refusal.name) ~ r.pattern
+order by r.nth limit 1
+$_$;
+
+COMMENT ON FUNCTION outbox_relay.header_refusal(name text) IS 'Why a static header may not have this name.';
+
 CREATE FUNCTION outbox_relay.judge_environment(epoch integer) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1818,13 +2024,13 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.lift_stop(subscription_id bigint, event_seq bigint) IS 'Lets a stopped ordering key go on.';
 
-CREATE FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) RETURNS TABLE(subscription_id bigint, version bigint, tenant_id text, url text, headers text, signature text, envelope text, timeout_ms integer, key_ids text[], secrets text[], expire_ats timestamp with time zone[])
+CREATE FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) RETURNS TABLE(subscription_id bigint, version bigint, tenant_id text, url text, headers text, signature text, signature_header text, envelope text, timeout_ms integer, key_ids text[], secrets text[], expire_ats timestamp with time zone[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- What a relay must know of subscriptions to send for them, with their live secrets, oldest first.
 -- Called by the relay when a lease names a version it does not hold.
-select s.subscription_id, s.version, s.tenant_id, s.url, s.headers::text, s.signature, s.envelope,
+select s.subscription_id, s.version, s.tenant_id, s.url, s.headers::text, s.signature, s.signature_header, s.envelope,
        (extract(epoch from coalesce(s.timeout, (select value::interval from outbox.setting where name = 'default_timeout'))) * 1000)::integer,
        coalesce(k.key_ids, '{}'), coalesce(k.secrets, '{}'), coalesce(k.expire_ats, '{}')
 from outbox.subscription s
@@ -2050,6 +2256,153 @@ CREATE FUNCTION outbox_relay.queue_key(ordering_key text) RETURNS text
     RETURN CASE WHEN (octet_length(ordering_key) <= 255) THEN ordering_key ELSE ('sha256:'::text || encode(sha256(convert_to(ordering_key, 'UTF8'::name)), 'hex'::text)) END;
 
 COMMENT ON FUNCTION outbox_relay.queue_key(ordering_key text) IS 'An ordering key as the queue keeps it.';
+
+CREATE FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean DEFAULT false) RETURNS TABLE(action text, tenant_id text, name text, detail text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Brings the subscriptions that the configuration manages into step with it, all or none, and says what it
+-- did, a row each; with dry_run what it would do, by doing it and undoing it. wanted is an array of objects with
+-- the arguments of outbox.subscribe, and besides
+--   max_retries   instead of a retry policy: the first so many delays of standard, the last one repeated
+--   take_over     whether a subscription of that name that somebody made by hand may be managed from now on
+--
+-- What the configuration no longer names is paused, not unsubscribed: a file that could not be mounted must
+-- lose nothing. It is resumed when it is named again. What somebody has paused by hand stays paused. Without
+-- any entry nothing is managed and nothing is touched; nor is it in a database of another environment, where
+-- the relay will hold.
+-- Called by outboxd run before it begins, and by outboxd check. One at a time.
+#variable_conflict use_column
+declare
+    gone    constant text := 'no longer in the configuration';
+    w       jsonb;
+    s       outbox.subscription;
+    d       outbox.subscription;        -- as it is to be
+    changed text;
+    key     text;
+    made    bigint;
+    did     text[];                     -- action, tenant, name, detail in turn
+    code    text;
+    message text;
+    mend    text;
+begin
+    if jsonb_array_length(reconcile.wanted) = 0 then
+        return;
+    end if;
+    if exists (select from outbox.setting t where t.name = 'environment' and t.value <> reconcile.environment) then
+        action := 'left alone';
+        detail := (select format('the database belongs to environment %s', quote_literal(t.value)) from outbox.setting t where t.name = 'environment');
+        return next;
+        return;
+    end if;
+    perform pg_advisory_xact_lock(1869968482, 7);
+    perform set_config('outbox.override_managed', 'on', true);
+    begin
+        for w in select e.value from jsonb_array_elements(reconcile.wanted) e loop
+            begin
+                d := null;
+                d.tenant_id := coalesce(w ->> 'tenant_id', 'default');
+                d.name := w ->> 'name';
+                d.url := w ->> 'url';
+                d.event_types := array(select t.value from jsonb_array_elements_text(w -> 'event_types') t);
+                d.filter := (w ->> 'filter')::jsonpath;
+                d.headers := coalesce(w -> 'headers', '{}');
+                d.signature := coalesce(w ->> 'signature', 'standard');
+                d.signature_header := w ->> 'signature_header';
+                d.envelope := coalesce(w ->> 'envelope', 'standard');
+                d.retry_policy := case when w ? 'max_retries' then outbox_relay.retries_policy((w ->> 'max_retries')::integer)
+                    else coalesce(w ->> 'retry_policy', (select t.value from outbox.setting t where t.name = 'default_retry_policy')) end;
+                d.timeout := (w ->> 'timeout')::interval;
+                d.max_in_flight := (w ->> 'max_in_flight')::integer;
+                d.rate_limit := (w ->> 'rate_limit')::numeric;
+                d.ordered := coalesce((w ->> 'ordered')::boolean, false);
+                d.description := w ->> 'description';
+                select t.* into s from outbox.subscription t
+                where t.tenant_id = d.tenant_id and t.name = d.name and t.unsubscribed_at is null for no key update;
+                if not found then
+                    select n.subscription_id into made
+                    from outbox.subscribe(d.url, d.event_types, tenant_id => d.tenant_id, name => d.name, secret => w ->> 'secret',
+                        filter => d.filter::text, headers => d.headers, signature => d.signature, signature_header => d.signature_header,
+                        envelope => d.envelope, retry_policy => d.retry_policy, timeout => d.timeout, max_in_flight => d.max_in_flight,
+                        rate_limit => d.rate_limit, ordered => d.ordered, description => d.description) n;
+                    update outbox.subscription t set managed_by = 'configuration' where t.subscription_id = made;
+                    did := did || array['created', d.tenant_id, d.name, null];
+                    continue;
+                end if;
+                if s.managed_by is null then
+                    if not coalesce((w ->> 'take_over')::boolean, false) then
+                        raise exception using errcode = 'OB025', message = format('subscription %s of that name was made by hand', s.subscription_id),
+                            hint = 'Say take_over = true to manage it from the configuration, or choose another name.';
+                    end if;
+                    did := did || array['taken over', d.tenant_id, d.name, null];
+                end if;
+
+                key := left(encode(sha256(convert_to(w ->> 'secret', 'UTF8')), 'hex'), 16);
+                if not exists (select from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key
+                        and k.expires_at is null and k.revoked_at is null) then
+                    if s.signature <> d.signature then
+                        -- The old secret may not fit the new profile: no overlap.
+                        update outbox.signing_key k set revoked_at = now() where k.subscription_id = s.subscription_id and k.revoked_at is null;
+                    end if;
+                    changed := 'secret';
+                else
+                    changed := null;
+                end if;
+                if (s.url, s.event_types, s.filter::text, s.headers, s.signature, s.signature_header, s.envelope, s.retry_policy, s.timeout,
+                        s.max_in_flight, s.rate_limit, s.ordered, s.description, s.managed_by)
+                    is distinct from (d.url, d.event_types, d.filter::text, d.headers, d.signature, d.signature_header, d.envelope, d.retry_policy,
+                        d.timeout, d.max_in_flight, d.rate_limit, d.ordered, d.description, 'configuration') then
+                    update outbox.subscription t
+                    set url = d.url, event_types = d.event_types, filter = d.filter, headers = d.headers, signature = d.signature,
+                        signature_header = d.signature_header, envelope = d.envelope, retry_policy = d.retry_policy, timeout = d.timeout,
+                        max_in_flight = d.max_in_flight, rate_limit = d.rate_limit, ordered = d.ordered, description = d.description,
+                        managed_by = 'configuration'
+                    where t.subscription_id = s.subscription_id;
+                end if;
+                if changed is not null then
+                    -- Back to one that was used before, or on to a new one.
+                    delete from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key;
+                    perform outbox.rotate_secret(s.subscription_id, secret => w ->> 'secret');
+                end if;
+                -- Names of columns, never values.
+                changed := concat_ws(', ', changed, (
+                    select string_agg(o.key, ', ' order by o.key)
+                    from jsonb_each(to_jsonb(s)) o join jsonb_each(to_jsonb(d)) n on n.key = o.key and n.value <> o.value
+                    where o.key in ('url', 'event_types', 'filter', 'headers', 'signature', 'signature_header', 'envelope', 'retry_policy', 'timeout',
+                        'max_in_flight', 'rate_limit', 'ordered', 'description')));
+                if changed <> '' then
+                    did := did || array['changed', d.tenant_id, d.name, changed];
+                end if;
+                if not s.active and s.disabled_reason = gone then
+                    perform outbox.resume(s.subscription_id);
+                    did := did || array['resumed', d.tenant_id, d.name, null];
+                end if;
+            exception when others then
+                get stacked diagnostics code = returned_sqlstate, message = message_text, mend = pg_exception_hint;
+                raise exception using errcode = case when left(code, 2) in ('22', '23', '42') then 'OB018' else code end, message = format('subscription %s/%s: %s', d.tenant_id, d.name, message), hint = mend;
+            end;
+        end loop;
+
+        for s in select t.* from outbox.subscription t
+                 where t.managed_by is not null and t.active
+                   and not exists (select from jsonb_array_elements(reconcile.wanted) e
+                       where t.tenant_id = coalesce(e.value ->> 'tenant_id', 'default') and t.name = e.value ->> 'name')
+                 order by t.subscription_id loop
+            perform outbox.pause(s.subscription_id, reason => gone);
+            did := did || array['paused', s.tenant_id, s.name, gone];
+        end loop;
+        if reconcile.dry_run then
+            raise exception using errcode = 'OB099', message = 'undo';
+        end if;
+    exception when sqlstate 'OB099' then       -- not OB000, which would mean the whole class
+        null;
+    end;
+    perform set_config('outbox.override_managed', '', true);
+    return query select did[i], did[i + 1], did[i + 2], did[i + 3] from generate_series(1, cardinality(did), 4) i;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) IS 'Brings managed subscriptions into step with the configuration, and says what it did.';
 
 CREATE FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) RETURNS TABLE(subscription_id bigint, event_seq bigint, attempt integer, state text, next_attempt_at timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2402,6 +2755,7 @@ CREATE TABLE outbox.subscription (
     filter jsonpath,
     headers jsonb DEFAULT '{}'::jsonb NOT NULL,
     signature text DEFAULT 'standard'::text NOT NULL,
+    signature_header text,
     envelope text DEFAULT 'standard'::text NOT NULL,
     retry_policy text NOT NULL,
     timeout interval,
@@ -2412,6 +2766,7 @@ CREATE TABLE outbox.subscription (
     disabled_at timestamp with time zone,
     disabled_reason text,
     description text,
+    managed_by text,
     created_by text DEFAULT SESSION_USER NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -2433,6 +2788,8 @@ COMMENT ON COLUMN outbox.subscription.headers IS 'Static request headers, name t
 
 COMMENT ON COLUMN outbox.subscription.signature IS 'The signature profile.';
 
+COMMENT ON COLUMN outbox.subscription.signature_header IS 'The header that carries the signature; null is the profile''s own.';
+
 COMMENT ON COLUMN outbox.subscription.envelope IS 'The shape of the body.';
 
 COMMENT ON COLUMN outbox.subscription.timeout IS 'The time one attempt may take; null is the setting default_timeout.';
@@ -2444,6 +2801,8 @@ COMMENT ON COLUMN outbox.subscription.rate_limit IS 'Attempts a second, by all r
 COMMENT ON COLUMN outbox.subscription.ordered IS 'Events with one ordering_key are delivered one after the other, in log order; those without have no order.';
 
 COMMENT ON COLUMN outbox.subscription.active IS 'False while paused, disabled or unsubscribed: nothing is created or sent.';
+
+COMMENT ON COLUMN outbox.subscription.managed_by IS 'configuration, if outboxd''s configuration keeps it in step; null if it was made by hand.';
 
 COMMENT ON COLUMN outbox.subscription.version IS 'Rises with each change; a relay reloads what it holds in an older version.';
 
@@ -2470,6 +2829,22 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.require_subscription(subscription_id bigint, tenant_id text) IS 'A subscription locked for change, or an error that says why not.';
+
+CREATE FUNCTION outbox_relay.require_unmanaged(s outbox.subscription) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses to change by hand what the configuration manages, and would change back at the next start, unless the
+-- session says that it means it. Called by check_subscription, rotate_secret and unsubscribe.
+begin
+    if s.managed_by is not null and coalesce(current_setting('outbox.override_managed', true), '') <> 'on' then
+        raise exception using errcode = 'OB024', message = format('subscription %s is managed by the %s', s.subscription_id, s.managed_by),
+            hint = 'Change it there. To change it by hand until the next start, set outbox.override_managed = on; pausing and replaying need no leave.';
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.require_unmanaged(s outbox.subscription) IS 'Refuses to change by hand what the configuration manages.';
 
 CREATE FUNCTION outbox_relay.reset_circuit(subscription_id bigint) RETURNS void
     LANGUAGE sql
@@ -2502,6 +2877,25 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.resume_epoch(epoch integer) IS 'Takes a relay''s epoch up again after a lost connection, unless it was fenced.';
+
+CREATE FUNCTION outbox_relay.retries_policy(retries integer) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The name of a policy with that many retries, made if it is missing: the first delays of standard, the last
+-- one repeated. Called by reconcile, for WEBHOOK_MAX_RETRIES.
+declare
+    policy constant text := 'retries-' || retries;
+begin
+    insert into outbox.retry_policy (name, delays)
+    select policy, array(select s.delays[least(n, cardinality(s.delays))] from generate_series(1, retries) n)
+    from outbox.retry_policy s where s.name = 'standard'
+    on conflict on constraint retry_policy_pkey do nothing;
+    return policy;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.retries_policy(retries integer) IS 'The name of a retry policy with that many retries.';
 
 CREATE FUNCTION outbox_relay.ring() RETURNS trigger
     LANGUAGE plpgsql
@@ -2949,15 +3343,19 @@ CREATE TABLE outbox.signing_key (
     key_id text NOT NULL,
     subscription_id bigint NOT NULL,
     algorithm text DEFAULT 'hmac-sha256'::text NOT NULL,
+    public_key text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     expires_at timestamp with time zone,
     revoked_at timestamp with time zone,
-    CONSTRAINT signing_key_algorithm CHECK ((algorithm = 'hmac-sha256'::text))
+    CONSTRAINT signing_key_algorithm CHECK ((algorithm = ANY (ARRAY['hmac-sha256'::text, 'ed25519'::text]))),
+    CONSTRAINT signing_key_public_key CHECK (((algorithm = 'ed25519'::text) = (public_key IS NOT NULL)))
 );
 
 COMMENT ON TABLE outbox.signing_key IS 'One secret of one subscription, without the secret.';
 
 COMMENT ON COLUMN outbox.signing_key.key_id IS 'The first 16 hex digits of the SHA-256 of the secret''s text.';
+
+COMMENT ON COLUMN outbox.signing_key.public_key IS 'whpk_…, what receivers verify an ed25519 signature with; not a secret.';
 
 COMMENT ON COLUMN outbox.signing_key.expires_at IS 'Signs until then; null is without end.';
 
@@ -3518,8 +3916,8 @@ GRANT ALL ON FUNCTION outbox.status() TO outbox_viewer;
 GRANT ALL ON FUNCTION outbox.status() TO outbox_operator;
 GRANT ALL ON FUNCTION outbox.status() TO outbox_relay;
 
-REVOKE ALL ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text) TO outbox_operator;
+REVOKE ALL ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text, signature_header text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text, signature_header text) TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox.unaccounted() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.unaccounted() TO outbox_viewer;
@@ -3541,6 +3939,10 @@ REVOKE ALL ON FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, e
 
 REVOKE ALL ON FUNCTION outbox_relay.charge(subscription_ids bigint[], leased_ids bigint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.check_secret(signature text, secret text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.check_subscription() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.check_window(since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
@@ -3551,6 +3953,8 @@ GRANT ALL ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, def
 REVOKE ALL ON FUNCTION outbox_relay.dead_lettered(subscription_ids bigint[], event_seqs bigint[], ordering_keys text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.disable(subscription_ids bigint[], reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.ed25519_public_key(seed bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) TO outbox_relay;
@@ -3567,6 +3971,8 @@ REVOKE ALL ON FUNCTION outbox_relay.first_of_key(subscription_id bigint, orderin
 REVOKE ALL ON FUNCTION outbox_relay.give_up(subscription_id bigint, event_seq bigint, reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.guard_event() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.header_refusal(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.judge_environment(epoch integer) FROM PUBLIC;
 
@@ -3587,6 +3993,9 @@ REVOKE ALL ON FUNCTION outbox_relay.normal_patterns(event_types text[]) FROM PUB
 REVOKE ALL ON FUNCTION outbox_relay.park_behind(subscription_id bigint, event_seq bigint, ordering_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.queue_key(ordering_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) TO outbox_relay;
@@ -3619,6 +4028,8 @@ GRANT UPDATE(headers) ON TABLE outbox.subscription TO outbox_operator;
 
 GRANT UPDATE(signature) ON TABLE outbox.subscription TO outbox_operator;
 
+GRANT UPDATE(signature_header) ON TABLE outbox.subscription TO outbox_operator;
+
 GRANT UPDATE(envelope) ON TABLE outbox.subscription TO outbox_operator;
 
 GRANT UPDATE(retry_policy) ON TABLE outbox.subscription TO outbox_operator;
@@ -3635,10 +4046,14 @@ GRANT UPDATE(description) ON TABLE outbox.subscription TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox_relay.require_subscription(subscription_id bigint, tenant_id text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.require_unmanaged(s outbox.subscription) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.reset_circuit(subscription_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.resume_epoch(epoch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.resume_epoch(epoch integer) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.retries_policy(retries integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.ring() FROM PUBLIC;
 

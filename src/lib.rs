@@ -9,7 +9,7 @@
 //! 5. [`envelope`] and [`sign`] make the request.
 //! 6. [`egress`] judges the address, [`send`] makes one attempt, [`outcome`] names what came of it.
 //!
-//! Around them: [`config`], [`telemetry`], [`throwaway`] (a private PostgreSQL for the demo, the
+//! Around them: [`config`], [`reconcile`] (the subscriptions that the configuration manages), [`telemetry`], [`throwaway`] (a private PostgreSQL for the demo, the
 //! benchmark and the tests) and [`cli`].
 
 pub mod attempt;
@@ -23,6 +23,7 @@ pub mod envelope;
 pub mod lease;
 pub mod outcome;
 pub mod receiver;
+pub mod reconcile;
 pub mod record;
 pub mod relay;
 pub mod schema;

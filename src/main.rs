@@ -31,7 +31,7 @@ enum Command {
     /// Create or upgrade the schema; safe to run from many hosts at once
     Migrate,
     /// Check configuration, connection, privileges, schema, settings and egress policy
-    Check,
+    Check(cli::check::Arguments),
     /// Say how things stand
     Status(cli::status::Arguments),
     /// Receive webhooks on this machine: verify, print, answer as told
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
             match command {
                 Command::Run => block_on(cli::run::run(config)),
                 Command::Migrate => block_on(cli::migrate::migrate(&config)),
-                Command::Check => block_on(cli::check::check(&config)),
+                Command::Check(a) => block_on(cli::check::check(&config, a)),
                 Command::Status(a) => block_on(cli::status::status(&config, a)),
                 Command::Listen(_) | Command::Demo(_) | Command::Bench(_) => Exit::Done,
             }

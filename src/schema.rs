@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 71] = files![
+const FILES: [(&str, &str); 74] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -57,6 +57,7 @@ const FILES: [(&str, &str); 71] = files![
     "functions/40_relay/fence_dead.sql",
     "functions/40_relay/tick.sql",
     "functions/50_subscription/normal_patterns.sql",
+    "functions/50_subscription/require_unmanaged.sql",
     "functions/50_subscription/ed25519_public_key.sql",
     "functions/50_subscription/check_secret.sql",
     "functions/50_subscription/header_refusal.sql",
@@ -70,6 +71,8 @@ const FILES: [(&str, &str); 71] = files![
     "functions/50_subscription/resume.sql",
     "functions/50_subscription/unsubscribe.sql",
     "functions/50_subscription/rotate_secret.sql",
+    "functions/50_subscription/retries_policy.sql",
+    "functions/50_subscription/reconcile.sql",
     "functions/60_operate/define_event_type.sql",
     "functions/60_operate/archive_event_type.sql",
     "functions/60_operate/send_test.sql",

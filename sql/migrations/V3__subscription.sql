@@ -46,6 +46,7 @@ create table outbox.subscription (
     disabled_at     timestamptz,
     disabled_reason text,
     description     text,
+    managed_by      text,
     created_by      text not null default session_user,
     created_at      timestamptz not null default now(),
     updated_at      timestamptz not null default now(),
@@ -68,6 +69,7 @@ comment on column outbox.subscription.max_in_flight is 'Attempts under way at on
 comment on column outbox.subscription.rate_limit is 'Attempts a second, by all relays together; null is without limit.';
 comment on column outbox.subscription.ordered is 'Events with one ordering_key are delivered one after the other, in log order; those without have no order.';
 comment on column outbox.subscription.active is 'False while paused, disabled or unsubscribed: nothing is created or sent.';
+comment on column outbox.subscription.managed_by is 'configuration, if outboxd''s configuration keeps it in step; null if it was made by hand.';
 comment on column outbox.subscription.version is 'Rises with each change; a relay reloads what it holds in an older version.';
 comment on index outbox.subscription_tenant_id_name_key is 'A name may be used again after its subscription was unsubscribed.';
 

@@ -2,11 +2,12 @@
 
 use super::Exit;
 use crate::config::Config;
+use crate::reconcile::reconcile;
 use crate::{connect, db, schema};
 use tokio_postgres::Client;
 
 /// What the daemon's user must be allowed to call.
-const NEEDED: [&str; 10] = [
+const NEEDED: [&str; 11] = [
     "register",
     "resume_epoch",
     "fence",
@@ -17,6 +18,7 @@ const NEEDED: [&str; 10] = [
     "add_health",
     "load_subscriptions",
     "maintain",
+    "reconcile",
 ];
 
 struct Findings {
@@ -38,9 +40,17 @@ impl Findings {
     }
 }
 
+/// Flags of `outboxd check`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Show what starting with this configuration would change about subscriptions, and change nothing
+    #[arg(long)]
+    diff: bool,
+}
+
 /// Checks configuration (it could be read, or we would not be here), connection, schema, privileges,
 /// settings and egress policy.
-pub async fn check(config: &Config) -> Exit {
+pub async fn check(config: &Config, arguments: &Arguments) -> Exit {
     let mut findings = Findings { problems: 0 };
     findings.ok("configuration", format_args!("relay {}, environment {}", config.relay.name, config.relay.environment));
     check_egress(config, &mut findings);
@@ -56,11 +66,32 @@ pub async fn check(config: &Config) -> Exit {
                         findings.problem("database", schema::describe(&e));
                     }
                 }
+                check_subscriptions(config, &client, arguments.diff, &mut findings).await;
             }
             Err(e) => findings.problem("schema", e),
         }
     }
     if findings.problems == 0 { Exit::Done } else { Exit::Failed }
+}
+
+/// What starting would change about subscriptions. A difference is no problem; a refusal is.
+async fn check_subscriptions(config: &Config, client: &Client, diff: bool, findings: &mut Findings) {
+    let count = config.subscriptions.len();
+    match reconcile(client, config, true).await {
+        Ok(_) if count == 0 => findings.ok("subscriptions", "none in the configuration; none are managed by it"),
+        Ok(changes) if changes.is_empty() => {
+            findings.ok("subscriptions", format_args!("{count} in the configuration, in step"))
+        }
+        Ok(changes) => {
+            let hint = if diff { "" } else { "; --diff shows them" };
+            findings.ok(
+                "subscriptions",
+                format_args!("{count} in the configuration, {} changes at the next start{hint}", changes.len()),
+            );
+            changes.iter().filter(|_| diff).for_each(|change| println!("  {change}"));
+        }
+        Err(e) => findings.problem("subscriptions", e),
+    }
 }
 
 fn check_egress(config: &Config, findings: &mut Findings) {

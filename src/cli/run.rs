@@ -2,8 +2,9 @@
 
 use super::{Exit, fail};
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{Db, DbError};
 use crate::endpoint::Endpoints;
+use crate::reconcile::{self, ReconcileError};
 use crate::relay::{Relay, Settings};
 use crate::send::Sender;
 use crate::{connect, egress, schema, send};
@@ -33,6 +34,17 @@ pub async fn run(config: Config) -> Exit {
             return Exit::Failed;
         }
     };
+    match in_step(&config).await {
+        Ok(()) => {}
+        Err(e @ ReconcileError::Refused(_)) => {
+            error!(error = %e, "the configuration is refused; no subscription was changed");
+            return Exit::BadConfiguration;
+        }
+        Err(e) => {
+            error!(error = %e, "cannot start");
+            return Exit::Failed;
+        }
+    }
     info!(version = env!("CARGO_PKG_VERSION"), "outboxd starts");
     let mut ready = false;
     relay
@@ -46,6 +58,16 @@ pub async fn run(config: Config) -> Exit {
         })
         .await;
     Exit::Done
+}
+
+/// Brings the subscriptions of the configuration about.
+async fn in_step(config: &Config) -> Result<(), ReconcileError> {
+    let direct = config.database.listen_settings().map_err(|e| DbError::Pool(e.to_string()))?;
+    let client = connect::open_driven(&direct).await.map_err(|e| DbError::Pool(e.to_string()))?;
+    for change in reconcile::reconcile(&client, config, false).await? {
+        info!(subscription = change.subscription, action = change.action, detail = change.detail, "reconciled");
+    }
+    Ok(())
 }
 
 /// Puts a relay together from its configuration, after seeing that the schema is the right one.

@@ -3,6 +3,7 @@
 //! figment merges them and remembers which layer each value came from. Every environment variable is a
 //! layer of its own, so that a problem can name it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -14,6 +15,9 @@ use super::problem::Problem;
 use super::{DEFAULTS, Overrides};
 
 const PREFIX: &str = "OUTBOXD_";
+/// One endpoint without a file; see `subscription.rs`.
+const WEBHOOK: [&str; 5] =
+    ["WEBHOOK_URLS", "WEBHOOK_SECRET", "WEBHOOK_SECRET_FILE", "WEBHOOK_TIMEOUT_MS", "WEBHOOK_MAX_RETRIES"];
 /// How the layer of a variable is called; also what tells it from a file's.
 const VARIABLE: &str = "environment variable ";
 
@@ -22,6 +26,8 @@ pub(super) struct Layers {
     figment: Figment,
     /// `OUTBOXD_…` variables that name no key because `__` is missing.
     pub(super) unsplit: Vec<String>,
+    /// `WEBHOOK_…` variables.
+    pub(super) webhook: BTreeMap<String, String>,
     /// Layers that could not be read at all.
     pub(super) problems: Vec<Problem>,
 }
@@ -37,7 +43,8 @@ pub(super) struct Found {
 impl Layers {
     /// The defaults alone.
     pub(super) fn defaults() -> Layers {
-        let mut layers = Layers { figment: Figment::new(), unsplit: Vec::new(), problems: Vec::new() };
+        let mut layers =
+            Layers { figment: Figment::new(), unsplit: Vec::new(), webhook: BTreeMap::new(), problems: Vec::new() };
         layers.add_toml(DEFAULTS, "built-in defaults");
         layers
     }
@@ -58,7 +65,8 @@ impl Layers {
             let Ok(name) = name.into_string() else {
                 continue;
             };
-            if (name != "DATABASE_URL" && !name.starts_with(PREFIX)) || text.is_empty() {
+            let is_ours = name == "DATABASE_URL" || name.starts_with(PREFIX) || WEBHOOK.contains(&name.as_str());
+            if !is_ours || text.is_empty() {
                 continue;
             }
             match text.into_string() {
@@ -69,6 +77,10 @@ impl Layers {
         // DATABASE_URL sorts first, so that the variable made for outboxd goes over it.
         ours.sort();
         for (name, text) in ours {
+            if WEBHOOK.contains(&name.as_str()) {
+                self.webhook.insert(name, text);
+                continue;
+            }
             match name.strip_prefix(PREFIX).map(str::to_ascii_lowercase) {
                 None => self.add_value(&["database", "url"], text, format!("{VARIABLE}{name}")),
                 Some(key) if key.contains("__") => {

@@ -11,6 +11,7 @@ mod postgres;
 mod problem;
 mod reader;
 mod secret;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use reader::{Read, Reader};
 pub use postgres::{ConnectError, ConnectSettings, TlsMode};
 pub use problem::{ConfigError, Problem};
 pub use secret::Secret;
+pub use subscription::Subscription;
 
 /// `config/outboxd.toml`: every key with its default and the reason to change it.
 pub const DEFAULTS: &str = include_str!("../../config/outboxd.toml");
@@ -45,6 +47,8 @@ pub struct Config {
     pub egress: Egress,
     /// What is logged.
     pub log: Log,
+    /// Subscriptions that are kept in step with the configuration.
+    pub subscriptions: Vec<Subscription>,
 }
 
 /// `[database]`
@@ -209,7 +213,15 @@ impl Config {
         let http = Http::read(reader);
         let egress = Egress::read(reader);
         let log = Log::read(reader, overrides.verbosity);
-        Ok(Config { database: database?, relay: relay?, http: http?, egress: egress?, log: log? })
+        let subscriptions = subscription::read(reader);
+        Ok(Config {
+            database: database?,
+            relay: relay?,
+            http: http?,
+            egress: egress?,
+            log: log?,
+            subscriptions: subscriptions?,
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use figment::value::Value;
+use figment::value::{Dict, Value};
 use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
 
@@ -99,21 +99,28 @@ impl Reader {
                 Err(self.note(key, format!("{file_key} is set too ({other}); set one of them")))
             }
             (direct, None) => Ok(direct),
-            (None, Some(path)) => self.secret_file(file_key, &path).map(Some),
+            (None, Some(path)) => read_secret_file(&path).map(Some).map_err(|message| self.note(file_key, message)),
         }
     }
 
-    fn secret_file(&mut self, key: &'static str, path: &str) -> Read<Secret> {
-        let secret = match std::fs::read_to_string(path) {
-            Ok(text) => Secret::new(text),
-            Err(error) => return Err(self.note(key, format!("the file cannot be read: {error}"))),
+    /// The tables of an array of tables, each with where it comes from; none if it is not set.
+    pub(super) fn blocks(&mut self, key: &'static str) -> Read<Vec<(Dict, String)>> {
+        self.known.insert(key);
+        let Some(found) = self.layers.find(key) else { return Ok(Vec::new()) };
+        let expected = format!("[[{key}]] blocks");
+        let Value::Array(_, entries) = found.value else {
+            return Err(self.note(key, format!("expected {expected}")));
         };
-        let text = secret.expose();
-        let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-        if text.is_empty() {
-            return Err(self.note(key, "the file is empty".to_owned()));
-        }
-        Ok(Secret::new(text.to_owned()))
+        let blocks = entries.into_iter().map(|entry| match entry {
+            Value::Dict(_, dict) => Some((dict, found.origin.clone())),
+            _ => None,
+        });
+        blocks.collect::<Option<Vec<_>>>().ok_or_else(|| self.note(key, format!("expected {expected}")))
+    }
+
+    /// One of the variables that have no `OUTBOXD_` before them.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.layers.webhook.get(name).cloned()
     }
 
     /// A whole number within bounds.
@@ -164,8 +171,7 @@ impl Reader {
             friendly(*bounds.end())
         );
         let parse = |text: &str| {
-            let duration = text.parse::<SignedDuration>().ok().and_then(|signed| signed.try_into().ok());
-            duration.filter(|value| bounds.contains(value)).ok_or_else(|| {
+            parse_duration(text).filter(|value| bounds.contains(value)).ok_or_else(|| {
                 let bare = text.parse::<f64>().is_ok();
                 format!("expected {expected}{}", if bare { ", found a number without one" } else { "" })
             })
@@ -183,6 +189,13 @@ impl Reader {
     pub(super) fn note(&mut self, key: &str, message: String) -> Noted {
         let origin = self.origin(key);
         self.problems.push(Problem { key: Some(key.to_owned()), origin, message });
+        Noted
+    }
+
+    /// Notes a problem with something that is no key of its own.
+    pub(super) fn note_at(&mut self, key: &str, origin: &str, message: String) -> Noted {
+        let problem = Problem { key: Some(key.to_owned()), origin: Some(origin.to_owned()), message };
+        self.problems.push(problem);
         Noted
     }
 
@@ -287,6 +300,20 @@ impl Reader {
         sections.dedup();
         sections
     }
+}
+
+/// A length of time with its unit.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    text.parse::<SignedDuration>().ok()?.try_into().ok()
+}
+
+/// A secret from a file, without its last line break; what is wrong with the file otherwise.
+pub(super) fn read_secret_file(path: &str) -> Result<Secret, String> {
+    let secret =
+        Secret::new(std::fs::read_to_string(path).map_err(|error| format!("the file cannot be read: {error}"))?);
+    let text = secret.expose();
+    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    if text.is_empty() { Err("the file is empty".to_owned()) } else { Ok(Secret::new(text.to_owned())) }
 }
 
 fn section_of(key: &str) -> &str {

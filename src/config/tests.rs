@@ -72,14 +72,17 @@ fn the_defaults_are_the_annotated_file() {
 fn the_annotated_file_names_every_key_and_no_other() {
     let mut reader = Reader::new(Layers::defaults());
     let _ = Config::read(&mut reader, &Overrides::default());
-    let known: Vec<String> = reader.known().map(str::to_owned).collect();
+    let blocks = subscription::keys().map(|key| format!("[subscription].{key}"));
+    let mut known: Vec<String> =
+        reader.known().map(str::to_owned).filter(|key| key != "subscription").chain(blocks).collect();
+    known.sort();
 
     let mut section = "";
     let mut documented: Vec<String> = Vec::new();
     for line in DEFAULTS.lines() {
         let line = line.strip_prefix("# ").unwrap_or(line);
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            section = name;
+            section = name.strip_suffix(']').map_or(name, |_| "[subscription]");
         } else if let Some((key, _)) = line.split_once(" = ")
             && key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '2')
         {
@@ -137,7 +140,7 @@ fn a_text_from_the_environment_is_taken_as_it_stands() {
 
 #[test]
 fn an_unknown_key_is_named_with_its_source() {
-    let file = TempFile::new("unknown.toml", "[relay]\nbatchsize = 1\n[[subscription]]\nname = \"hunter2\"\n");
+    let file = TempFile::new("unknown.toml", "[relay]\nbatchsize = 1\n[secrets]\nkey = \"hunter2\"\n");
     let problems = refused(Some(&file), &with_database(&[("OUTBOXD_HTTP__PROXY", "hunter2")]));
     let named: Vec<_> = problems.iter().map(|p| (p.key.as_deref(), p.origin.clone())).collect();
     assert_eq!(
@@ -145,11 +148,14 @@ fn an_unknown_key_is_named_with_its_source() {
         [
             (Some("http.proxy"), Some("environment variable OUTBOXD_HTTP__PROXY".to_owned())),
             (Some("relay.batchsize"), Some(file.path())),
-            (Some("subscription"), Some(file.path())),
+            (Some("secrets.key"), Some(file.path())),
         ]
     );
     assert!(problems[1].message.contains("batch,"), "{}", problems[1]);
-    assert_eq!(problems[2].message, "there is no such section; there are database, egress, http, log, relay");
+    assert_eq!(
+        problems[2].message,
+        "there is no such section; there are database, egress, http, log, relay, subscription"
+    );
 }
 
 #[test]
@@ -329,4 +335,95 @@ fn a_ca_file_that_would_not_be_used_is_refused() {
     let problems = refused(None, &with_database(&[("OUTBOXD_DATABASE__CA_FILE", &ca.path())]));
     assert_eq!(problems[0].key.as_deref(), Some("database.url"));
     assert_eq!(problems[0].message, ConnectError::UnusedCa.to_string());
+}
+
+#[test]
+fn a_block_becomes_the_arguments_of_subscribe() {
+    let secret = TempFile::new("secret", "whsec_from_a_file\n");
+    let file = TempFile::new(
+        "blocks.toml",
+        &format!(
+            "[[subscription]]\nname = \"a\"\nurl = \"https://a.example.com/\"\nevent_types = [\"order.*\", \"x\"]\nsecret = \"hunter2\"\n\
+             timeout = \"1500ms\"\nrate_limit = 2.5\nmax_in_flight = 3\nordered = true\nheaders = {{ \"X-Team\" = \"blue\" }}\n\
+             [[subscription]]\nname = \"a\"\ntenant_id = \"t\"\nurl = \"https://b.example.com/\"\nevent_types = [\"*\"]\nsecret_file = \"{}\"\n",
+            secret.path()
+        ),
+    );
+    let config = load(Some(&file), &with_database(&[])).expect("valid");
+    let [first, second] = config.subscriptions.as_slice() else { panic!("two blocks: {:?}", config.subscriptions) };
+    assert_eq!((first.tenant_id.as_str(), first.name.as_str(), first.secret.expose()), ("default", "a", "hunter2"));
+    assert_eq!(
+        serde_json::Value::from(first.definition.clone()),
+        serde_json::json!({
+            "url": "https://a.example.com/", "event_types": ["order.*", "x"], "timeout": "1500 milliseconds",
+            "rate_limit": 2.5, "max_in_flight": 3, "ordered": true, "headers": { "X-Team": "blue" },
+        })
+    );
+    assert_eq!((second.tenant_id.as_str(), second.secret.expose()), ("t", "whsec_from_a_file"));
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn what_is_wrong_with_a_block_is_named_without_its_values() {
+    const GOOD: &str = "[[subscription]]\nname = \"a\"\nurl = \"https://a.example.com/\"\nevent_types = [\"*\"]\nsecret = \"hunter2hunter2\"\n";
+    let cases = [
+        (format!("{GOOD}colour = \"hunter2\"\n"), "subscription[1].colour", "unknown key"),
+        (format!("{GOOD}timeout = 15\n"), "subscription[1].timeout", "a duration with its unit"),
+        (format!("{GOOD}ordered = \"hunter2\"\n"), "subscription[1].ordered", "true or false"),
+        (format!("{GOOD}max_in_flight = \"hunter2\"\n"), "subscription[1].max_in_flight", "a number"),
+        (format!("{GOOD}headers = [\"hunter2\"]\n"), "subscription[1].headers", "a table of texts"),
+        (GOOD.replace("[\"*\"]", "\"hunter2\""), "subscription[1].event_types", "a list of texts"),
+        (format!("{GOOD}secret_file = \"hunter2\"\n"), "subscription[1].secret", "set one of them"),
+        (
+            GOOD.replace("secret = \"hunter2hunter2\"", "secret_file = \"/hunter2\""),
+            "subscription[1].secret_file",
+            "cannot be read",
+        ),
+        (GOOD.replace("secret = \"hunter2hunter2\"\n", ""), "subscription[1].secret", "shown one that is made"),
+        (GOOD.replace("name = \"a\"\n", ""), "subscription[1].name", "is not set"),
+        (GOOD.replace("url = \"https://a.example.com/\"\n", ""), "subscription[1].url", "is not set"),
+        (format!("{GOOD}{GOOD}"), "subscription[2]", "has this name"),
+        ("subscription = \"hunter2\"\n".to_owned(), "subscription", "[[subscription]] blocks"),
+    ];
+    for (n, (text, key, message)) in cases.iter().enumerate() {
+        let file = TempFile::new(&format!("block-{n}.toml"), text);
+        let problems = refused(Some(&file), &with_database(&[]));
+        let [problem] = problems.as_slice() else { panic!("one problem in {text}: {problems:?}") };
+        assert_eq!(problem.key.as_deref(), Some(*key), "{text}");
+        assert!(problem.message.contains(message), "{}", problem.message);
+    }
+}
+
+#[test]
+fn a_few_variables_stand_for_blocks() {
+    let variables = [
+        ("WEBHOOK_URLS", "https://a.example.com/x, https://b.example.com/y"),
+        ("WEBHOOK_SECRET", "hunter2hunter2"),
+        ("WEBHOOK_TIMEOUT_MS", "2500"),
+        ("WEBHOOK_MAX_RETRIES", "4"),
+    ];
+    let config = load(None, &with_database(&variables)).expect("valid");
+    let [a, b] = config.subscriptions.as_slice() else { panic!("two: {:?}", config.subscriptions) };
+    assert_eq!(
+        serde_json::Value::from(a.definition.clone()),
+        serde_json::json!({ "url": "https://a.example.com/x", "event_types": ["*"], "timeout": "2500 milliseconds", "max_retries": 4 })
+    );
+    assert!(a.name.starts_with("webhook-") && a.name.len() == 16 && a.name != b.name);
+    let turned = [("WEBHOOK_URLS", "https://b.example.com/y,https://a.example.com/x"), variables[1]];
+    assert_eq!(load(None, &with_database(&turned)).expect("valid").subscriptions[1].name, a.name);
+
+    for (changed, key) in [
+        (("WEBHOOK_SECRET", ""), "WEBHOOK_URLS"),
+        (("WEBHOOK_SECRET_FILE", "/hunter2"), "WEBHOOK_SECRET"),
+        (("WEBHOOK_TIMEOUT_MS", "soon"), "WEBHOOK_TIMEOUT_MS"),
+        (("WEBHOOK_MAX_RETRIES", "-1"), "WEBHOOK_MAX_RETRIES"),
+        (("WEBHOOK_URLS", "https://a.example.com/x,https://a.example.com/x"), "WEBHOOK_URLS"),
+    ] {
+        let environment: Vec<_> =
+            variables.into_iter().filter(|(name, _)| *name != changed.0).chain([changed]).collect();
+        let problems = refused(None, &with_database(&environment));
+        assert_eq!(problems[0].key.as_deref(), Some(key), "{problems:?}");
+    }
+    // Without URLs the others mean somebody else.
+    assert!(load(None, &with_database(&variables[1..])).expect("valid").subscriptions.is_empty());
 }

@@ -10,6 +10,7 @@ pub use rows::{
     Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, SubscriptionRow, Tick,
 };
 
+use crate::reconcile::Change;
 use crate::schema::describe;
 use deadpool_postgres::Pool;
 use std::sync::Arc;
@@ -346,6 +347,23 @@ pub async fn status(client: &Client) -> Result<serde_json::Value, tokio_postgres
     let row = client.query_typed("select to_jsonb(s)::text from outbox.status() s", &[]).await?;
     let text: Option<String> = row.first().map(|row| row.get(0));
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
+
+/// Brings managed subscriptions into step with `wanted`, a JSON array; with `dry_run` only says what it would do.
+///
+/// # Errors
+/// If the database cannot be asked, or refuses one of them; nothing was changed then.
+pub async fn reconcile(
+    client: &Client,
+    environment: &str,
+    wanted: &str,
+    dry_run: bool,
+) -> Result<Vec<Change>, DbError> {
+    let sql =
+        "select action, concat_ws('/', tenant_id, name), detail from outbox_relay.reconcile($1, $2::text::jsonb, $3)";
+    let parameters: &Params = &[(&environment, Type::TEXT), (&wanted, Type::TEXT), (&dry_run, Type::BOOL)];
+    let rows = client.query_typed(sql, parameters).await?;
+    Ok(rows.iter().map(|row| Change { action: row.get(0), subscription: row.get(1), detail: row.get(2) }).collect())
 }
 
 fn event(row: &Row) -> Event {

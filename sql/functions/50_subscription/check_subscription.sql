@@ -25,6 +25,9 @@ begin
                 old.retry_policy, old.timeout, old.max_in_flight, old.rate_limit, old.ordered) then
             return new;
         end if;
+        if new.managed_by is not distinct from old.managed_by then
+            perform outbox_relay.require_unmanaged(old);
+        end if;
     end if;
 
     if octet_length(new.tenant_id) not between 1 and 128 or new.tenant_id ~ '[[:cntrl:]]' then

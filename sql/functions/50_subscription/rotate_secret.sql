@@ -16,6 +16,7 @@ begin
         raise exception using errcode = 'OB018', message = format('overlap %s is out of range', rotate_secret.overlap),
             hint = 'Use 0 to 30 days.';
     end if;
+    perform outbox_relay.require_unmanaged(s);
     update outbox.signing_key k set expires_at = least(k.expires_at, until)
     where k.subscription_id = s.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
     -- The update makes a new version: relays load the keys anew.

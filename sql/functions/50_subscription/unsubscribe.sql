@@ -8,7 +8,7 @@ as $$
 declare
     cancelled bigint;
 begin
-    perform outbox_relay.require_subscription(unsubscribe.subscription_id, unsubscribe.tenant_id);
+    perform outbox_relay.require_unmanaged(outbox_relay.require_subscription(unsubscribe.subscription_id, unsubscribe.tenant_id));
     update outbox.subscription s
     set active = false, unsubscribed_at = now(), disabled_at = coalesce(s.disabled_at, now()), disabled_reason = 'unsubscribed'
     where s.subscription_id = unsubscribe.subscription_id;

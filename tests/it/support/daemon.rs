@@ -40,9 +40,10 @@ impl Outboxd {
 
     /// Runs it to its end: exit code, what it printed, what it complained of.
     pub(crate) async fn output(&self) -> Output {
-        let mut command = self.command();
-        let output = tokio::task::spawn_blocking(move || command.output().expect("outboxd runs"));
-        let output = tokio::time::timeout(PATIENCE, output).await.expect("outboxd ends").expect("it was waited for");
+        // Killed when the wait is given up: a program that should have ended must not keep the tests.
+        let mut command = tokio::process::Command::from(self.command());
+        let output = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output());
+        let output = output.await.expect("outboxd ends").expect("outboxd runs");
         Output {
             code: output.status.code(),
             printed: String::from_utf8(output.stdout).expect("UTF-8"),
