@@ -4,12 +4,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test interop lint schema bench setup
+.PHONY: help demo test interop retries lint schema bench setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
 	@echo "make test     the tests, against a PostgreSQL they start themselves"
 	@echo "make interop  every signature profile and envelope against verifiers and receivers of others"
+	@echo "make retries  every retry policy, followed attempt by attempt"
 	@echo "make lint     rustfmt, clippy, and sql/schema.sql against a fresh database"
 	@echo "make schema   write sql/schema.sql anew, after a change below sql/"
 	@echo "make bench    throughput, latency, and what a producer pays (release build)"
@@ -30,6 +31,9 @@ interop: setup
 	bash tests/interop/setup.sh
 	cargo build --quiet --example receiver
 	cargo test --quiet --test interop
+
+retries: setup
+	@cargo test --quiet --test it retry_schedule::every_policy -- --nocapture
 
 lint: setup
 	cargo fmt --check

@@ -7,7 +7,7 @@ grant usage on schema outbox_relay to outbox_relay;
 -- outbox_producer: events in, by any of the two ways. event_seq and xact are not theirs to give.
 grant insert (event_id, tenant_id, type, payload, occurred_at, ordering_key, priority, deliver_at, metadata) on outbox.event to outbox_producer;
 grant usage on sequence outbox.event_event_seq_seq to outbox_producer;
-grant execute on function outbox.publish to outbox_producer;
+grant execute on function outbox.publish, outbox.published, outbox.assert_published to outbox_producer;
 
 -- outbox_viewer: reads all but secrets and payloads.
 grant select (event_seq, event_id, tenant_id, type, occurred_at, ordering_key, priority, deliver_at, addressed_to) on outbox.event to outbox_viewer;
@@ -22,7 +22,9 @@ grant update (name, url, event_types, filter, headers, signature, signature_head
 grant insert, update, delete on outbox.retry_policy to outbox_operator;
 grant execute on function outbox.define_event_type, outbox.archive_event_type, outbox.subscribe, outbox.pause, outbox.resume,
     outbox.unsubscribe, outbox.rotate_secret, outbox.send_test, outbox.replay(bigint, bigint, text), outbox.replay(uuid, bigint, text),
-    outbox.replay_failed, outbox.replay_missing, outbox.cancel, outbox.skip, outbox.park, outbox.hold, outbox.release, outbox.adopt, outbox.set to outbox_operator;
+    outbox.replay_failed, outbox.replay_missing, outbox.cancel, outbox.skip, outbox.park, outbox.hold, outbox.release, outbox.adopt, outbox.set,
+    outbox.published, outbox.assert_published to outbox_operator;
+grant execute on function outbox.retry_schedule to outbox_viewer, outbox_operator;
 
 -- outbox_relay: calls the functions of the daemon; of the tables it reads only which schema is there.
 grant execute on function outbox_relay.register, outbox_relay.resume_epoch, outbox_relay.fence, outbox_relay.tick, outbox_relay.expand,

@@ -23,6 +23,21 @@ CREATE TYPE outbox.new_subscription AS (
 
 COMMENT ON TYPE outbox.new_subscription IS 'What outbox.subscribe returns; the only time the secret is shown.';
 
+CREATE TYPE outbox.published_event AS (
+	event_seq bigint,
+	event_id uuid,
+	tenant_id text,
+	type text,
+	payload jsonb,
+	ordering_key text,
+	priority smallint,
+	occurred_at timestamp with time zone,
+	deliver_at timestamp with time zone,
+	metadata jsonb
+);
+
+COMMENT ON TYPE outbox.published_event IS 'What outbox.published returns.';
+
 CREATE FUNCTION outbox.adopt(environment text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -105,6 +120,36 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox.archive_event_type(type text) IS 'Refuses events of this type from now on.';
+
+CREATE FUNCTION outbox.assert_published(type text, match jsonpath DEFAULT NULL::jsonpath, count integer DEFAULT NULL::integer, tenant_id text DEFAULT NULL::text) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Raises unless this transaction has inserted such events: count of them, or at least one. Returns how many.
+-- Says what was published instead, by type; payloads stay out of the log of a test run.
+-- Called by the tests of applications. See docs/testing.md.
+declare
+    found_   bigint := (select count(*) from outbox.published(assert_published.type, assert_published.match, assert_published.tenant_id));
+    of_type  bigint;
+    instead  text;
+begin
+    if found_ = assert_published.count or (assert_published.count is null and found_ > 0) then
+        return found_;
+    end if;
+    select count(*) into of_type from outbox.published(assert_published.type, null, assert_published.tenant_id);
+    select string_agg(format('%s x %s', p.times, p.type), ', ' order by p.type) into instead
+    from (select e.type, count(*) as times from outbox.published(tenant_id => assert_published.tenant_id) e group by e.type) p;
+    raise exception using errcode = 'OB050',
+        message = format('%s %s published%s, expected %s', found_,
+            case when found_ = 1 then assert_published.type || ' was' else assert_published.type || ' were' end,
+            case when assert_published.match is null then '' else format(' that match %s (%s of any payload)', assert_published.match, of_type) end,
+            coalesce(assert_published.count::text, 'at least one')),
+        detail = format('This transaction has published: %s.', coalesce(instead, 'nothing')),
+        hint = 'See them all: select * from outbox.published().';
+end
+$$;
+
+COMMENT ON FUNCTION outbox.assert_published(type text, match jsonpath, count integer, tenant_id text) IS 'Raises unless this transaction has published such events; for applications'' own tests.';
 
 CREATE FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_id text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -344,6 +389,30 @@ $$;
 
 COMMENT ON FUNCTION outbox.publish(type text, payload jsonb, tenant_id text, event_id uuid, ordering_key text, occurred_at timestamp with time zone, deliver_at timestamp with time zone, priority smallint, metadata jsonb, idempotency_key text) IS 'Inserts an event in the caller''s transaction; an idempotency_key the tenant has used before returns the first event''s id and inserts nothing.';
 
+CREATE FUNCTION outbox.published(type text DEFAULT NULL::text, match jsonpath DEFAULT NULL::jsonpath, tenant_id text DEFAULT NULL::text) RETURNS SETOF outbox.published_event
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The events that this transaction has inserted, in log order: for the tests of applications, which need
+-- neither commit nor a relay. Those of other transactions are not shown, whoever asks.
+--
+-- type is one of the patterns of a subscription (order.created, order.*, *), match is what a filter is: it
+-- matches when its first item exists and is neither false nor null.
+-- Called by the tests of applications, and by assert_published.
+begin
+    return query
+    select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.ordering_key, e.priority, e.occurred_at, e.deliver_at, e.metadata
+    from outbox.event e
+    where e.xact = pg_current_xact_id_if_assigned() and e.addressed_to is null
+      and (published.type is null or outbox_relay.matches(e.type, e.payload, array[published.type], null))
+      and (published.tenant_id is null or e.tenant_id = published.tenant_id)
+      and (published.match is null or outbox_relay.matches(e.type, e.payload, array[e.type], published.match))
+    order by e.event_seq;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) IS 'The events that this transaction has inserted; for applications'' own tests.';
+
 CREATE FUNCTION outbox.release() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -519,6 +588,25 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox.resume(subscription_id bigint, tenant_id text) IS 'Lets a paused or disabled subscription go on, and closes its circuit.';
+
+CREATE FUNCTION outbox.retry_schedule(name text DEFAULT NULL::text) RETURNS TABLE(policy text, attempt integer, wait interval, longest_wait interval, earliest interval, latest interval)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The schedule of a retry policy, or of all, attempt by attempt: how long it waits after the one before, how
+-- long at most with jitter, and when it is made after the first attempt at the earliest and at the latest.
+-- The attempts' own time, max_age and a receiver's Retry-After come on top.
+select p.name, a.attempt::integer, w.wait, w.wait * (1 + p.jitter),
+       sum(w.wait) over run, sum(w.wait * (1 + p.jitter)) over run
+from outbox.retry_policy p
+cross join lateral generate_series(1, cardinality(p.delays) + 1) a (attempt)
+cross join lateral (select case when a.attempt = 1 then interval '0' else p.delays[a.attempt - 1] end as wait) w
+where retry_schedule.name is null or p.name = retry_schedule.name
+window run as (partition by p.name order by a.attempt)
+order by p.name, a.attempt
+$$;
+
+COMMENT ON FUNCTION outbox.retry_schedule(name text) IS 'The schedule of a retry policy, attempt by attempt.';
 
 CREATE FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval DEFAULT NULL::interval, secret text DEFAULT NULL::text, tenant_id text DEFAULT NULL::text) RETURNS outbox.new_key
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3859,6 +3947,10 @@ GRANT ALL ON FUNCTION outbox.adopt(environment text) TO outbox_operator;
 REVOKE ALL ON FUNCTION outbox.archive_event_type(type text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.archive_event_type(type text) TO outbox_operator;
 
+REVOKE ALL ON FUNCTION outbox.assert_published(type text, match jsonpath, count integer, tenant_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.assert_published(type text, match jsonpath, count integer, tenant_id text) TO outbox_producer;
+GRANT ALL ON FUNCTION outbox.assert_published(type text, match jsonpath, count integer, tenant_id text) TO outbox_operator;
+
 REVOKE ALL ON FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_id text) TO outbox_operator;
 
@@ -3881,6 +3973,10 @@ GRANT ALL ON FUNCTION outbox.pause(subscription_id bigint, reason text, tenant_i
 REVOKE ALL ON FUNCTION outbox.publish(type text, payload jsonb, tenant_id text, event_id uuid, ordering_key text, occurred_at timestamp with time zone, deliver_at timestamp with time zone, priority smallint, metadata jsonb, idempotency_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.publish(type text, payload jsonb, tenant_id text, event_id uuid, ordering_key text, occurred_at timestamp with time zone, deliver_at timestamp with time zone, priority smallint, metadata jsonb, idempotency_key text) TO outbox_producer;
 
+REVOKE ALL ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) TO outbox_producer;
+GRANT ALL ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) TO outbox_operator;
+
 REVOKE ALL ON FUNCTION outbox.release() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.release() TO outbox_operator;
 
@@ -3898,6 +3994,10 @@ GRANT ALL ON FUNCTION outbox.replay_missing(subscription_id bigint, since timest
 
 REVOKE ALL ON FUNCTION outbox.resume(subscription_id bigint, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.resume(subscription_id bigint, tenant_id text) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox.retry_schedule(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.retry_schedule(name text) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox.retry_schedule(name text) TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text) TO outbox_operator;

@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 74] = files![
+const FILES: [(&str, &str); 77] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -30,6 +30,8 @@ const FILES: [(&str, &str); 74] = files![
     "functions/10_produce/publish.sql",
     "functions/20_expand/expanded_before.sql",
     "functions/20_expand/matches.sql",
+    "functions/10_produce/published.sql",
+    "functions/10_produce/assert_published.sql",
     "functions/20_expand/expand.sql",
     "functions/30_deliver/load_subscriptions.sql",
     "functions/30_deliver/claim.sql",
@@ -92,6 +94,7 @@ const FILES: [(&str, &str); 74] = files![
     "functions/70_account/explain.sql",
     "functions/70_account/unaccounted.sql",
     "functions/70_account/status.sql",
+    "functions/70_account/retry_schedule.sql",
     "functions/80_maintain/make_segment.sql",
     "functions/80_maintain/maintain.sql",
     "revokes.sql",

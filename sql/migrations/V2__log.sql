@@ -101,6 +101,11 @@ comment on column outbox_relay.cursor.head_seq is 'The sequence''s value before 
 insert into outbox_relay.cursor (seen, seen_seq, floor_xact, floor_seq, next_xact, next_seq, head_xact, head_seq)
 select s, 0, pg_snapshot_xmin(s), 0, pg_snapshot_xmin(s), 0, pg_snapshot_xmin(s), 0 from pg_current_snapshot() s;
 
+create type outbox.published_event as (
+    event_seq bigint, event_id uuid, tenant_id text, type text, payload jsonb, ordering_key text, priority smallint,
+    occurred_at timestamptz, deliver_at timestamptz, metadata jsonb);
+comment on type outbox.published_event is 'What outbox.published returns.';
+
 -- The catalog of event types.
 create table outbox.event_type (
     type        text primary key,

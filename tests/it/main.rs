@@ -1,7 +1,7 @@
 //! One integration binary on a real PostgreSQL: each test has its own database, cloned from a template.
 //!
-//! In the order an event meets them: `produce`, `expand` (and `expand_plans`), `claim_and_record`; the policies
-//! of a subscription: `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`.
+//! In the order an event meets them: `produce`, `published`, `expand` (and `expand_plans`), `claim_and_record`; the policies
+//! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`,
 //! `schema_upgrade`, and all of it at once: `survival`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`.
@@ -27,7 +27,9 @@ mod pace;
 mod pooler;
 mod priority;
 mod produce;
+mod published;
 mod relays;
+mod retry_schedule;
 mod roles;
 mod schema_upgrade;
 mod signatures;
