@@ -133,6 +133,8 @@ async fn a_test_is_sent_though_the_circuit_is_open() {
     app.insert_many("a", 3).await;
     relay.expand_all(&Expand::default()).await;
     assert_eq!(relay.claim(&Claim::default()).await.leases, [(subscription, 1)]);
+    // It is no probe: it says nothing of health.
+    assert_eq!(circuit(&app).await, "open");
 }
 
 #[tokio::test]

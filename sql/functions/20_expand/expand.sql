@@ -131,11 +131,12 @@ begin
                    or exists (select from outbox.stopped_key t where t.subscription_id = k.subscription_id and t.ordering_key = k.ordering_key) as behind
             from matched k where k.ordering_key is not null and not k.undecided),
         judged as (
-            select m.*, h.circuit is not null as shut, coalesce(k.parked, false) as parked,
-                   m.due and not m.undecided and not m.paced and h.circuit is null and not coalesce(k.parked or k.behind, false) as may_lease
-            from matched m
-            left join keyed k on k.subscription_id = m.subscription_id and k.event_seq = m.event_seq
-            left join outbox.subscription_health h on h.subscription_id = m.subscription_id and h.circuit <> 'closed'),
+            select j.*, j.due and not (j.undecided or j.paced or j.shut or j.parked or j.behind) as may_lease
+            from (select m.*, coalesce(k.parked, false) as parked, coalesce(k.behind, false) as behind,
+                         -- a hashed look-up, however many there are
+                         m.subscription_id in (select h.subscription_id from outbox.subscription_health h where h.circuit <> 'closed') as shut
+                  from matched m
+                  left join keyed k on k.subscription_id = m.subscription_id and k.event_seq = m.event_seq) j),
         fitting as (
             select j.*, j.may_lease and row_number() over (partition by j.subscription_id, j.may_lease order by j.priority desc, j.event_seq)
                 <= coalesce(j.max_in_flight, expand.default_max_in_flight) - coalesce(b.count, 0) as fits

@@ -94,7 +94,9 @@ begin
              cross join lateral (select due.ids[h.nth] as subscription_id) i
              cross join lateral outbox_relay.admit(i.subscription_id, due.rooms[h.nth]) a loop
         rooms[s.nth] := s.room;
-        held_ids := held_ids || s.subscription_id;
+        if s.room > 0 then
+            held_ids := held_ids || s.subscription_id;
+        end if;
         next_due_at := least(next_due_at, s.held_until);
     end loop;
 
