@@ -995,17 +995,24 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) IS 'Gives a subscription a secret and returns it with its key id.';
 
-CREATE FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT held_until timestamp with time zone) RETURNS record
+CREATE FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT retry_room integer, OUT held_until timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
 -- How many deliveries a subscription with a rate limit, or with a circuit that is not closed, may be given
--- now (room, at most wanted), and if none, when to ask again.
+-- now: room of any kind, retry_room of those that were attempted before, together at most wanted; and when to ask
+-- again, if it could be more then.
 --
 -- The rate is counted by all relays together, in outbox_relay.pace: spent_until moves by 1/rate for each
 -- delivery leased (GCRA, a token bucket in one number). It may lie back by the time of one delivery and a
 -- tenth of a second: that is the burst, and what a relay that comes a little late does not lose.
--- A circuit that is open gives nothing until its time has come, then one: the probe.
+--
+-- A circuit that is open holds back what was never attempted. Retries keep to their schedule, which is
+-- promised, and are as good as probes; where none is due and the circuit's time has come, one delivery is
+-- let in: the probe. (Holding back retries too was tried: with an endpoint that stays down, schedules did
+-- not come to their end for days.)
 --
 -- Both rows stay locked until the claim commits; one that another claim has locked gives nothing for a moment.
 -- Called by claim, which then tells charge what it took.
@@ -1014,14 +1021,20 @@ declare
     tokens bigint;
     rate   numeric;
     h      outbox.subscription_health;
+    retry  timestamptz;
     moment constant interval := '20 milliseconds';
 begin
     room := wanted;
+    retry_room := 0;
     select c.* into h from outbox.subscription_health c where c.subscription_id = subscription_id and c.circuit <> 'closed';
     if found then
         room := 0;
-        held_until := h.circuit_until;
-        if h.circuit_until <= now() then
+        select q.next_attempt_at into retry from outbox_relay.queue q
+        where q.subscription_id = subscription_id and q.state = 'failed' order by q.next_attempt_at limit 1;
+        held_until := least(h.circuit_until, retry);
+        if retry <= now() then
+            retry_room := wanted;
+        elsif h.circuit_until <= now() then
             held_until := now() + moment;
             perform from outbox.subscription_health c
             where c.subscription_id = subscription_id and c.circuit <> 'closed' and c.circuit_until <= now() for no key update skip locked;
@@ -1029,7 +1042,7 @@ begin
         end if;
     end if;
     select s.rate_limit into rate from outbox.subscription s where s.subscription_id = subscription_id;
-    if room > 0 and rate is not null then
+    if room + retry_room > 0 and rate is not null then
         select floor(0.001 + extract(epoch from now() - greatest(p.spent_until, now() - outbox_relay.burst(rate))) * rate),
                p.spent_until + make_interval(secs => greatest(0.05, 1 / rate)::double precision)
         into tokens, held_until
@@ -1039,14 +1052,15 @@ begin
             held_until := now() + moment;
         end if;
         room := least(room, tokens);
+        retry_room := least(retry_room, tokens);
     end if;
-    if room > 0 then
+    if room + retry_room > 0 then
         held_until := null;
     end if;
 end
 $$;
 
-COMMENT ON FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT held_until timestamp with time zone) IS 'How many deliveries rate limit and circuit allow now.';
+COMMENT ON FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT retry_room integer, OUT held_until timestamp with time zone) IS 'How many deliveries rate limit and circuit allow now.';
 
 CREATE FUNCTION outbox_relay.burst(rate numeric) RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1086,12 +1100,13 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, event_seq bigint, reason text, leased_too boolean) IS 'Moves outstanding deliveries of a subscription to history as cancelled.';
 
-CREATE FUNCTION outbox_relay.charge(subscription_ids bigint[], leased_ids bigint[]) RETURNS timestamp with time zone
+CREATE FUNCTION outbox_relay.charge(subscription_ids bigint[], probed_ids bigint[], leased_ids bigint[]) RETURNS timestamp with time zone
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- Books what was leased (leased_ids has a subscription's id once for each delivery) for subscriptions that
--- outbox_relay.admit has let in: the rate is spent, a circuit's probe is under way. Returns when the first of
+-- outbox_relay.admit has let in: the rate is spent; of those that were given room for any delivery (probed_ids),
+-- a circuit's probe is under way. Returns when the first of
 -- them may have more. A probe that is never heard of again, because its relay died, is replaced after a minute.
 -- Called by claim, in the transaction of admit.
 with leased as (
@@ -1101,7 +1116,7 @@ probing as (
     update outbox.subscription_health h
     set circuit = 'half_open', circuit_until = now() + interval '1 minute'
     from leased l
-    where h.subscription_id = l.subscription_id and h.circuit <> 'closed'),
+    where h.subscription_id = l.subscription_id and h.subscription_id = any (charge.probed_ids) and h.circuit <> 'closed'),
 paced as (
     update outbox_relay.pace p
     set spent_until = greatest(p.spent_until, now() - outbox_relay.burst(s.rate_limit)) + make_interval(secs => (l.count / s.rate_limit)::double precision)
@@ -1111,7 +1126,7 @@ paced as (
 select min(next_at) from paced
 $$;
 
-COMMENT ON FUNCTION outbox_relay.charge(subscription_ids bigint[], leased_ids bigint[]) IS 'Books leased deliveries against rate limit and circuit.';
+COMMENT ON FUNCTION outbox_relay.charge(subscription_ids bigint[], probed_ids bigint[], leased_ids bigint[]) IS 'Books leased deliveries against rate limit and circuit.';
 
 CREATE FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -1410,7 +1425,9 @@ declare
     due         record;
     picked      record;
     rooms       integer[];
+    retry_rooms integer[];
     held_ids    bigint[];
+    probed_ids  bigint[];
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -1459,14 +1476,19 @@ begin
     next_due_at := due.next_due_at;
     more := due.saturated;
     rooms := due.rooms;
+    retry_rooms := array_fill(0, array[coalesce(cardinality(due.ids), 0)]);
 
-    for s in select i.subscription_id, h.nth, a.room, a.held_until
+    for s in select i.subscription_id, h.nth, a.room, a.retry_room, a.held_until
              from unnest(due.held) h (nth)
              cross join lateral (select due.ids[h.nth] as subscription_id) i
              cross join lateral outbox_relay.admit(i.subscription_id, due.rooms[h.nth]) a loop
         rooms[s.nth] := s.room;
-        if s.room > 0 then
+        retry_rooms[s.nth] := s.retry_room;
+        if s.room + s.retry_room > 0 then
             held_ids := held_ids || s.subscription_id;
+        end if;
+        if s.room > 0 then
+            probed_ids := probed_ids || s.subscription_id;
         end if;
         next_due_at := least(next_due_at, s.held_until);
     end loop;
@@ -1489,6 +1511,16 @@ begin
                 where q.subscription_id = d.subscription_id and q.priority = p.priority and q.next_attempt_at <= now() and q.cause <> 'test'
                 order by q.next_attempt_at limit least(d.room, claim.lease_limit) for no key update skip locked) q
             limit least(d.room, claim.lease_limit)) q
+        limit claim.lease_limit),
+    again as materialized (
+        select q.subscription_id, q.event_seq, q.ordering_key, q.too_old
+        from unnest(due.ids, retry_rooms, due.max_ages) d (subscription_id, room, max_age)
+        cross join lateral (
+            select q.subscription_id, q.event_seq, q.ordering_key, q.cause = 'schedule' and q.created_at < now() - d.max_age as too_old
+            from outbox_relay.queue q
+            where q.subscription_id = d.subscription_id and q.state = 'failed' and q.next_attempt_at <= now() and q.cause <> 'test'
+            order by q.next_attempt_at limit least(d.room, claim.lease_limit) for no key update skip locked) q
+        where d.room > 0
         limit claim.lease_limit)
     select array_agg(a.subscription_id) as ids, array_agg(a.event_seq) as seqs, count(*) as count,
            array_agg(a.nth) filter (where a.ordering_key is not null or a.too_old) as doubtful,
@@ -1500,7 +1532,9 @@ begin
     from (select i.*, row_number() over () as nth from (
               select t.subscription_id, t.event_seq, null as ordering_key, false as too_old from tests t
               union all
-              select i.subscription_id, i.event_seq, i.ordering_key, i.too_old from in_turn i) i) a;
+              select i.subscription_id, i.event_seq, i.ordering_key, i.too_old from in_turn i
+              union all
+              select g.subscription_id, g.event_seq, g.ordering_key, g.too_old from again g) i) a;
     more := more or picked.filled or picked.count >= lease_limit;
 
     if picked.doubtful is not null then
@@ -1541,7 +1575,7 @@ begin
     end loop;
 
     if held_ids is not null then
-        next_due_at := least(next_due_at, outbox_relay.charge(held_ids, picked.ids));
+        next_due_at := least(next_due_at, outbox_relay.charge(held_ids, probed_ids, picked.ids));
     end if;
     event_seq := null; event_id := null; tenant_id := null; type := null; payload := null; occurred_at := null;
     traceparent := null; subscription_id := null; version := null; attempts := null; cause := null;
@@ -3481,7 +3515,7 @@ COMMENT ON TABLE outbox.subscription_health IS 'Counters of one subscription, ke
 
 COMMENT ON COLUMN outbox.subscription_health.failing_since IS 'The first failure after the last success; null while all is well.';
 
-COMMENT ON COLUMN outbox.subscription_health.circuit IS 'closed: sent to as usual. open: nothing is sent until circuit_until. half_open: one probe is under way.';
+COMMENT ON COLUMN outbox.subscription_health.circuit IS 'closed: sent to as usual. open: what was never attempted waits, one is let in as a probe at circuit_until. half_open: the probe is under way.';
 
 COMMENT ON COLUMN outbox.subscription_health.circuit_until IS 'When the next probe may be sent.';
 
@@ -3865,6 +3899,10 @@ CREATE INDEX queue_ordering_key_idx ON outbox_relay.queue USING btree (subscript
 
 COMMENT ON INDEX outbox_relay.queue_ordering_key_idx IS 'Finds the first outstanding delivery of an ordering key.';
 
+CREATE INDEX queue_retry_idx ON outbox_relay.queue USING btree (subscription_id, next_attempt_at) WHERE (state = 'failed'::text);
+
+COMMENT ON INDEX outbox_relay.queue_retry_idx IS 'Retries, which keep to their schedule while a circuit holds back what was never attempted.';
+
 CREATE INDEX queue_test_idx ON outbox_relay.queue USING btree (next_attempt_at) WHERE ((cause = 'test'::text) AND (next_attempt_at IS NOT NULL));
 
 COMMENT ON INDEX outbox_relay.queue_test_idx IS 'Tests, which are sent even while the subscription is paused.';
@@ -4034,13 +4072,13 @@ GRANT ALL ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success
 
 REVOKE ALL ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT held_until timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT retry_room integer, OUT held_until timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.burst(rate numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, event_seq bigint, reason text, leased_too boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION outbox_relay.charge(subscription_ids bigint[], leased_ids bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION outbox_relay.charge(subscription_ids bigint[], probed_ids bigint[], leased_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text) FROM PUBLIC;
 

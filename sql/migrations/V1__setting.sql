@@ -52,7 +52,7 @@ insert into outbox.setting (name, value, kind, minimum, maximum, description) va
     ('auto_disable_after', '5 days', 'interval', '1 minute', '1 year',
      'A subscription whose attempts have failed for this long without one success is disabled.'),
     ('circuit_failures', '10', 'integer', '0', '1000000',
-     'After this many failed attempts in a row a subscription''s circuit opens: nothing but a probe now and then is sent to it until one succeeds. 0: never.'),
+     'After this many failed attempts in a row a subscription''s circuit opens: until one succeeds only retries are made, and now and then a first attempt as a probe. 0: never.'),
     ('circuit_interval', '1 second', 'interval', '10 milliseconds', '1 day',
      'How long after opening a circuit the first probe is sent; each probe that fails doubles it.'),
     ('circuit_max_interval', '10 minutes', 'interval', '10 milliseconds', '1 day',

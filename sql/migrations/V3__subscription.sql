@@ -91,7 +91,7 @@ create table outbox.subscription_health (
 create index subscription_health_circuit_idx on outbox.subscription_health (subscription_id) where circuit <> 'closed';
 comment on table outbox.subscription_health is 'Counters of one subscription, kept apart so that a delivery never rewrites the subscription. Written about once a second; a relay that is killed takes its last second of counts with it, outbox.attempt has them all.';
 comment on column outbox.subscription_health.failing_since is 'The first failure after the last success; null while all is well.';
-comment on column outbox.subscription_health.circuit is 'closed: sent to as usual. open: nothing is sent until circuit_until. half_open: one probe is under way.';
+comment on column outbox.subscription_health.circuit is 'closed: sent to as usual. open: what was never attempted waits, one is let in as a probe at circuit_until. half_open: the probe is under way.';
 comment on column outbox.subscription_health.circuit_until is 'When the next probe may be sent.';
 comment on column outbox.subscription_health.circuit_trips is 'Probes that failed since the circuit opened.';
 comment on column outbox.subscription_health.to_recover is 'It was disabled for its failures: the next success is told as outbox.subscription.recovered.';

@@ -1,6 +1,6 @@
 //! The circuit of a subscription: it opens after failures in a row, probes at growing intervals, closes by itself.
 
-use crate::support::{Claim, Daemon, Db, Expand, Relay, Session, Sink};
+use crate::support::{Claim, Daemon, Db, Expand, Relay, Session, Sink, sent};
 use hyper::StatusCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,6 +123,38 @@ async fn a_replay_or_a_resume_closes_it() {
         assert_eq!(relay.claim(&Claim::default()).await.leases.len(), 1, "{by}");
         assert_eq!(app.one::<i64>("select consecutive_failures from outbox.subscription_health").await, 0);
     }
+}
+
+#[tokio::test]
+async fn retries_keep_to_their_schedule_and_are_as_good_as_probes() {
+    let (_db, app, relay, subscription) = stage().await;
+    app.insert_many("a", 4).await;
+    relay.expand_all(&Expand { max_in_flight: 2, ..Expand::default() }).await;
+    relay.record(&[sent((subscription, 1), 500), sent((subscription, 2), 500)]).await;
+    tell(&app, subscription, 0, 10).await;
+    let none = relay.claim(&Claim::default()).await;
+    assert!(none.leases.is_empty() && none.has_next_due);
+    app.run("update outbox_relay.queue set next_attempt_at = now() where event_seq = 2").await;
+    wait_for_probe(&app).await;
+    // Though the time of a probe has come, what was never attempted waits: the retry will tell.
+    assert_eq!(relay.claim(&Claim::default()).await.leases, [(subscription, 2)]);
+    assert_eq!(circuit(&app).await, "open");
+    // With no other retry due, one more delivery is the probe.
+    assert_eq!(relay.claim(&Claim::default()).await.leases, [(subscription, 3)]);
+    assert_eq!(circuit(&app).await, "half_open");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_stays_down_exhausts_its_schedules() {
+    let db = Db::new().await;
+    let session = db.session().await;
+    session.allow_http().await;
+    let sink = Sink::new(|_, _| StatusCode::SERVICE_UNAVAILABLE).await;
+    let endpoint = session.endpoint(&sink.url("/in"), "retry_policy => 'quick'").await;
+    session.insert_many("a", 40).await;
+    let _relay = Daemon::on(&db).await;
+    session.wait_for_state(endpoint.id, "dead_letter", 40).await;
+    assert_eq!(circuit(&session).await, "open");
 }
 
 #[tokio::test]

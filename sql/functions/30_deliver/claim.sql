@@ -39,7 +39,9 @@ declare
     due         record;
     picked      record;
     rooms       integer[];
+    retry_rooms integer[];
     held_ids    bigint[];
+    probed_ids  bigint[];
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -88,14 +90,19 @@ begin
     next_due_at := due.next_due_at;
     more := due.saturated;
     rooms := due.rooms;
+    retry_rooms := array_fill(0, array[coalesce(cardinality(due.ids), 0)]);
 
-    for s in select i.subscription_id, h.nth, a.room, a.held_until
+    for s in select i.subscription_id, h.nth, a.room, a.retry_room, a.held_until
              from unnest(due.held) h (nth)
              cross join lateral (select due.ids[h.nth] as subscription_id) i
              cross join lateral outbox_relay.admit(i.subscription_id, due.rooms[h.nth]) a loop
         rooms[s.nth] := s.room;
-        if s.room > 0 then
+        retry_rooms[s.nth] := s.retry_room;
+        if s.room + s.retry_room > 0 then
             held_ids := held_ids || s.subscription_id;
+        end if;
+        if s.room > 0 then
+            probed_ids := probed_ids || s.subscription_id;
         end if;
         next_due_at := least(next_due_at, s.held_until);
     end loop;
@@ -118,6 +125,16 @@ begin
                 where q.subscription_id = d.subscription_id and q.priority = p.priority and q.next_attempt_at <= now() and q.cause <> 'test'
                 order by q.next_attempt_at limit least(d.room, claim.lease_limit) for no key update skip locked) q
             limit least(d.room, claim.lease_limit)) q
+        limit claim.lease_limit),
+    again as materialized (
+        select q.subscription_id, q.event_seq, q.ordering_key, q.too_old
+        from unnest(due.ids, retry_rooms, due.max_ages) d (subscription_id, room, max_age)
+        cross join lateral (
+            select q.subscription_id, q.event_seq, q.ordering_key, q.cause = 'schedule' and q.created_at < now() - d.max_age as too_old
+            from outbox_relay.queue q
+            where q.subscription_id = d.subscription_id and q.state = 'failed' and q.next_attempt_at <= now() and q.cause <> 'test'
+            order by q.next_attempt_at limit least(d.room, claim.lease_limit) for no key update skip locked) q
+        where d.room > 0
         limit claim.lease_limit)
     select array_agg(a.subscription_id) as ids, array_agg(a.event_seq) as seqs, count(*) as count,
            array_agg(a.nth) filter (where a.ordering_key is not null or a.too_old) as doubtful,
@@ -129,7 +146,9 @@ begin
     from (select i.*, row_number() over () as nth from (
               select t.subscription_id, t.event_seq, null as ordering_key, false as too_old from tests t
               union all
-              select i.subscription_id, i.event_seq, i.ordering_key, i.too_old from in_turn i) i) a;
+              select i.subscription_id, i.event_seq, i.ordering_key, i.too_old from in_turn i
+              union all
+              select g.subscription_id, g.event_seq, g.ordering_key, g.too_old from again g) i) a;
     more := more or picked.filled or picked.count >= lease_limit;
 
     if picked.doubtful is not null then
@@ -170,7 +189,7 @@ begin
     end loop;
 
     if held_ids is not null then
-        next_due_at := least(next_due_at, outbox_relay.charge(held_ids, picked.ids));
+        next_due_at := least(next_due_at, outbox_relay.charge(held_ids, probed_ids, picked.ids));
     end if;
     event_seq := null; event_id := null; tenant_id := null; type := null; payload := null; occurred_at := null;
     traceparent := null; subscription_id := null; version := null; attempts := null; cause := null;

@@ -208,9 +208,10 @@ impl Story<'_> {
         self.narrator.say(
             "The receivers listen at plain http on this host. Production does neither: https is the rule, and \
              loopback and private addresses are refused. Here the operator allows the one, and the relay is \
-             started with OUTBOXD_EGRESS__ALLOW='[\"127.0.0.1/32\"]' for the other.",
+             started with OUTBOXD_EGRESS__ALLOW='[\"127.0.0.1/32\"]' for the other. And circuits are off: one of \
+             the receivers will be down, and the story waits until its last delivery was given up.",
         );
-        let insecure = "select outbox.set('allow_insecure_http', 'true')";
+        let insecure = "select outbox.set('allow_insecure_http', 'true'), outbox.set('circuit_failures', '0')";
         operator.batch_execute(insecure).await?;
         let policies = "insert into outbox.retry_policy (name, delays) values\n  ('patient', '{300ms,600ms,1200ms,2400ms,4800ms}'),\n  ('hasty', '{200ms,400ms}')";
         operator.batch_execute(policies).await?;
