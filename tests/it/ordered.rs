@@ -262,6 +262,41 @@ async fn a_replay_of_something_earlier_goes_first() {
 }
 
 #[tokio::test]
+async fn what_comes_late_waits_for_a_later_one_that_is_under_way() {
+    let (db, app, relay, subscription) = stage().await;
+    // Drawn first, committed last.
+    let writer = db.session().await;
+    writer.run("begin").await;
+    let late = insert(&writer, Some("k")).await;
+    let [second, third] = [insert(&app, Some("k")).await, insert(&app, Some("k")).await];
+    assert_eq!(relay.expands().await, [second]);
+    writer.run("commit").await;
+    assert!(relay.expands().await.is_empty());
+    assert!(relay.claims().await.is_empty());
+    assert!(!is_parked(&app, late).await, "nobody would release it");
+    relay.record_one(sent((subscription, second), 200)).await;
+    assert_eq!(relay.claims_sooner_or_later().await, [late]);
+    assert!(relay.claims().await.is_empty());
+    relay.record_one(sent((subscription, late), 200)).await;
+    assert_eq!(relay.claims_sooner_or_later().await, [third]);
+
+    // The same with a replay, and with a lease that another relay is just taking.
+    app.run(&format!("select outbox.replay({subscription}, {second})")).await;
+    assert!(relay.claims().await.is_empty());
+    relay.record_one(sent((subscription, third), 500)).await;
+    app.run("update outbox_relay.queue set next_attempt_at = now()").await;
+    let other = Relay::named(&db, "relay-2", "test").await;
+    other.session.run("begin").await;
+    assert_eq!(other.claims_sooner_or_later().await, [second]);
+    app.run(&format!("select outbox.replay({subscription}, {late})")).await;
+    assert!(relay.claims().await.is_empty());
+    other.session.run("commit").await;
+    assert!(relay.claims().await.is_empty());
+    other.record_one(sent((subscription, second), 200)).await;
+    assert_eq!(relay.claims_sooner_or_later().await, [late]);
+}
+
+#[tokio::test]
 async fn one_that_is_to_wait_holds_back_its_key() {
     let (_db, app, relay, subscription) = stage().await;
     app.run("select outbox.publish('a', '{}', ordering_key => 'k', deliver_at => now() + interval '1 hour')").await;
