@@ -8,6 +8,7 @@ missing=()
 have() { command -v "$1" >/dev/null 2>&1 || missing+=("${@:2}"); }
 have node nodejs npm
 have python3 python3 python3-venv
+if command -v python3 >/dev/null 2>&1 && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then missing+=(python3-venv); fi
 have php php-cli
 have go golang-go
 have ruby ruby ruby-webrick
