@@ -302,16 +302,20 @@ CREATE FUNCTION outbox.park(subscription_id bigint, event_seq bigint, tenant_id 
 -- Sets an event aside that stands in the way of its ordering key (or of nothing): an outstanding delivery
 -- becomes a dead letter without further attempts, and the key goes on with the next, whatever the setting
 -- ordered_on_dead_letter says. outbox.replay or outbox.replay_failed send it later, out of order.
+declare
+    given_up boolean;
+    lifted   boolean;
 begin
     perform outbox_relay.require_subscription(park.subscription_id, park.tenant_id);
-    if not outbox_relay.give_up(park.subscription_id, park.event_seq, 'parked')
-        and not exists (select from outbox_relay.finished f
+    given_up := outbox_relay.give_up(park.subscription_id, park.event_seq, 'parked');
+    lifted := outbox_relay.lift_stop(park.subscription_id, park.event_seq);
+    -- A stop may be older than the history of its event.
+    if not given_up and not lifted and not exists (select from outbox_relay.finished f
             where f.subscription_id = park.subscription_id and f.event_seq = park.event_seq and f.state = 'dead_letter') then
         raise exception using errcode = 'OB021',
             message = format('subscription %s has no delivery of event %s to park', park.subscription_id, coalesce(park.event_seq::text, 'null')),
             hint = 'It is one that is outstanding or a dead letter; see outbox.delivery.';
     end if;
-    perform outbox_relay.lift_stop(park.subscription_id, park.event_seq);
     perform pg_notify('outbox_signal', 'due');
 end
 $$;
@@ -716,18 +720,21 @@ CREATE FUNCTION outbox.skip(subscription_id bigint, event_seq bigint, tenant_id 
 -- Passes over an event that stands in the way of its ordering key (or of nothing): an outstanding delivery is
 -- cancelled, a dead letter becomes cancelled too, and the key goes on with the next. It is not replayed by
 -- outbox.replay_failed; outbox.replay still can.
+declare
+    lifted boolean;
 begin
     perform outbox_relay.require_subscription(skip.subscription_id, skip.tenant_id);
+    lifted := outbox_relay.lift_stop(skip.subscription_id, skip.event_seq);
     if outbox_relay.cancel_outstanding(skip.subscription_id, coalesce(skip.event_seq, -1), reason => 'skipped') = 0 then
         update outbox_relay.finished f set state = 'cancelled'
         where f.subscription_id = skip.subscription_id and f.event_seq = skip.event_seq and f.state = 'dead_letter';
-        if not found then
+        -- A stop may be older than the history of its event.
+        if not found and not lifted then
             raise exception using errcode = 'OB021',
                 message = format('subscription %s has no delivery of event %s to skip', skip.subscription_id, coalesce(skip.event_seq::text, 'null')),
                 hint = 'It is one that is outstanding or a dead letter; see outbox.delivery.';
         end if;
     end if;
-    perform outbox_relay.lift_stop(skip.subscription_id, skip.event_seq);
     perform pg_notify('outbox_signal', 'due');
 end
 $$;
@@ -914,7 +921,8 @@ begin
             for no key update of h skip locked),
         moved as materialized (
             select f.*, case
-                when f.consecutive < threshold or threshold = 0 then case when d.successes > 0 then 'closed' else f.circuit end
+                when threshold = 0 then 'closed'
+                when f.consecutive < threshold then case when d.successes > 0 then 'closed' else f.circuit end
                 when d.tail = 0 then f.circuit
                 else 'open' end as now_circuit
             from free f join delta d using (subscription_id)),
@@ -1051,8 +1059,9 @@ begin
             tokens := 0;
             held_until := now() + moment;
         end if;
-        room := least(room, tokens);
-        retry_room := least(retry_room, tokens);
+        -- Another claim, that began later, may have spent beyond our now().
+        room := least(room, greatest(tokens, 0));
+        retry_room := least(retry_room, greatest(tokens, 0));
     end if;
     if room + retry_room > 0 then
         held_until := null;
@@ -1417,7 +1426,8 @@ CREATE FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_m
 --
 -- Returns one row a lease, then one row with event_seq null: when the next waiting delivery is due, and
 -- whether some that are due were left for lack of room. No row at all: on hold, or fenced.
--- Called by the relay's loop. Writes queue; finished for what is too old; pace and health.
+-- Called by the relay's loop. Writes queue; finished for what is too old; pace and health. Tests are counted
+-- by neither.
 #variable_conflict use_column
 declare
     r           record;
@@ -1428,6 +1438,7 @@ declare
     retry_rooms integer[];
     held_ids    bigint[];
     probed_ids  bigint[];
+    admitted    integer := 0;
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -1471,17 +1482,22 @@ begin
            (select coalesce(bool_or(true), false) from active a where a.due_at is not null and a.room <= 0) as saturated,
            array_agg(y.subscription_id order by y.nth) as ids, array_agg(y.room order by y.nth) as rooms,
            array_agg(y.priorities::text order by y.nth) as priorities, array_agg(y.max_age order by y.nth) as max_ages,
-           array_agg(y.nth) filter (where y.held) as held
+           array_agg(y.nth order by y.nth) filter (where y.held) as held
     into due from roomy y;
     next_due_at := due.next_due_at;
     more := due.saturated;
     rooms := due.rooms;
     retry_rooms := array_fill(0, array[coalesce(cardinality(due.ids), 0)]);
 
-    for s in select i.subscription_id, h.nth, a.room, a.retry_room, a.held_until
-             from unnest(due.held) h (nth)
-             cross join lateral (select due.ids[h.nth] as subscription_id) i
-             cross join lateral outbox_relay.admit(i.subscription_id, due.rooms[h.nth]) a loop
+    for r in select h.nth from unnest(due.held) h (nth) loop
+        if admitted >= lease_limit then
+            -- The others keep their turn, and their accounts unlocked.
+            rooms[r.nth] := 0;
+            more := true;
+            continue;
+        end if;
+        select due.ids[r.nth] as subscription_id, r.nth, a.* into s from outbox_relay.admit(due.ids[r.nth], due.rooms[r.nth]) a;
+        admitted := admitted + s.room + s.retry_room;
         rooms[s.nth] := s.room;
         retry_rooms[s.nth] := s.retry_room;
         if s.room + s.retry_room > 0 then
@@ -1511,6 +1527,7 @@ begin
                 where q.subscription_id = d.subscription_id and q.priority = p.priority and q.next_attempt_at <= now() and q.cause <> 'test'
                 order by q.next_attempt_at limit least(d.room, claim.lease_limit) for no key update skip locked) q
             limit least(d.room, claim.lease_limit)) q
+        where d.room > 0
         limit claim.lease_limit),
     again as materialized (
         select q.subscription_id, q.event_seq, q.ordering_key, q.too_old
@@ -1524,17 +1541,17 @@ begin
         limit claim.lease_limit)
     select array_agg(a.subscription_id) as ids, array_agg(a.event_seq) as seqs, count(*) as count,
            array_agg(a.nth) filter (where a.ordering_key is not null or a.too_old) as doubtful,
-           array_agg(a.ordering_key) as keys, array_agg(coalesce(a.too_old, false)) as too_old,
+           array_agg(a.ordering_key) as keys, array_agg(a.is_test) as tests, array_agg(coalesce(a.too_old, false)) as too_old,
            -- what rate or circuit hold back is not left for lack of room
            exists (select from (select i.nth, i.room, count(*) as count from in_turn i group by i.nth, i.room) f
                    where f.count >= f.room and f.nth <> all (coalesce(due.held, '{}'))) as filled
     into picked
     from (select i.*, row_number() over () as nth from (
-              select t.subscription_id, t.event_seq, null as ordering_key, false as too_old from tests t
+              select t.subscription_id, t.event_seq, null as ordering_key, false as too_old, true as is_test from tests t
               union all
-              select i.subscription_id, i.event_seq, i.ordering_key, i.too_old from in_turn i
+              select i.subscription_id, i.event_seq, i.ordering_key, i.too_old, false from in_turn i
               union all
-              select g.subscription_id, g.event_seq, g.ordering_key, g.too_old from again g) i) a;
+              select g.subscription_id, g.event_seq, g.ordering_key, g.too_old, false from again g) i) a;
     more := more or picked.filled or picked.count >= lease_limit;
 
     if picked.doubtful is not null then
@@ -1544,7 +1561,14 @@ begin
                 -- what was to wait is as old as the end of that wait
                 select from outbox.event e, outbox.subscription s, outbox.retry_policy p
                 where e.event_seq = r.seq and s.subscription_id = r.id and p.name = s.retry_policy and e.deliver_at >= now() - p.max_age) then
-                perform outbox_relay.give_up(r.id, r.seq, 'it waited longer than the max_age of the retry policy');
+                -- What an operator's open transaction holds is left for later: a claim waits for nobody.
+                begin
+                    perform set_config('lock_timeout', '20ms', true);
+                    perform outbox_relay.give_up(r.id, r.seq, 'it waited longer than the max_age of the retry policy');
+                exception when lock_not_available then
+                    update outbox_relay.queue q set next_attempt_at = now() + interval '1 second'
+                    where q.subscription_id = r.id and q.event_seq = r.seq;
+                end;
                 null;
             elsif r.key is not null and outbox_relay.park_behind(r.id, r.seq, r.key) then
                 null;
@@ -1575,7 +1599,8 @@ begin
     end loop;
 
     if held_ids is not null then
-        next_due_at := least(next_due_at, outbox_relay.charge(held_ids, probed_ids, picked.ids));
+        next_due_at := least(next_due_at, outbox_relay.charge(held_ids, probed_ids,
+            array(select p.id from unnest(picked.ids, picked.tests) p (id, is_test) where p.id is not null and not p.is_test)));
     end if;
     event_seq := null; event_id := null; tenant_id := null; type := null; payload := null; occurred_at := null;
     traceparent := null; subscription_id := null; version := null; attempts := null; cause := null;
@@ -2375,6 +2400,8 @@ begin
         where t.subscription_id = subscription_id and t.ordering_key = ordering_key for key share skip locked;
         parked := found;
     else
+        waits := exists (select from outbox_relay.queue q
+            where q.subscription_id = subscription_id and q.ordering_key = ordering_key and q.state = 'leased' and q.event_seq <> event_seq);
         for later in
             select n.event_seq
             from (select q.* from outbox_relay.queue q
@@ -2854,6 +2881,12 @@ CREATE FUNCTION outbox_relay.release_next(subscription_ids bigint[], ordering_ke
 -- waits for that lock, and so this statement sees what was parked. See outbox_relay.park_behind.
 -- Called by record, claim, cancel_outstanding, skip, park, replay.
 begin
+    -- Two that leave the queue at once would each take the other for the first: the second waits here for the
+    -- first to commit, and looks afterwards.
+    perform pg_advisory_xact_lock(1869968484, k.lock)
+    from (select distinct hashtext(f.subscription_id || ':' || f.ordering_key) as lock
+          from unnest(release_next.subscription_ids, release_next.ordering_keys) f (subscription_id, ordering_key)
+          where f.ordering_key is not null order by lock) k;
     with freed as (
         select distinct f.subscription_id, f.ordering_key
         from unnest(release_next.subscription_ids, release_next.ordering_keys) f (subscription_id, ordering_key)
@@ -3918,6 +3951,10 @@ COMMENT ON INDEX outbox_relay.idempotency_key_created_at_idx IS 'Finds the oldes
 CREATE INDEX queue_due_idx ON outbox_relay.queue USING btree (subscription_id, priority, next_attempt_at) WHERE (next_attempt_at IS NOT NULL);
 
 COMMENT ON INDEX outbox_relay.queue_due_idx IS 'What is due, subscription by subscription, so that one of them cannot stand in the way of another.';
+
+CREATE INDEX queue_leased_key_idx ON outbox_relay.queue USING btree (subscription_id, ordering_key) WHERE ((state = 'leased'::text) AND (ordering_key IS NOT NULL));
+
+COMMENT ON INDEX outbox_relay.queue_leased_key_idx IS 'Whether one of an ordering key is under way.';
 
 CREATE INDEX queue_ordering_key_idx ON outbox_relay.queue USING btree (subscription_id, ordering_key, event_seq) WHERE (ordering_key IS NOT NULL);
 

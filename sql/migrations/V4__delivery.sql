@@ -43,6 +43,7 @@ create table outbox_relay.queue (
 -- Only rows with a due time are in it, so the way to success never touches it.
 create index queue_due_idx on outbox_relay.queue (subscription_id, priority, next_attempt_at) where next_attempt_at is not null;
 create index queue_retry_idx on outbox_relay.queue (subscription_id, next_attempt_at) where state = 'failed';
+create index queue_leased_key_idx on outbox_relay.queue (subscription_id, ordering_key) where state = 'leased' and ordering_key is not null;
 create index queue_test_idx on outbox_relay.queue (next_attempt_at) where cause = 'test' and next_attempt_at is not null;
 create index queue_ordering_key_idx on outbox_relay.queue (subscription_id, ordering_key, event_seq) where ordering_key is not null;
 comment on table outbox_relay.queue is 'Outstanding deliveries: pending, leased to a relay, or failed with another attempt scheduled.';
@@ -55,6 +56,7 @@ comment on column outbox_relay.queue.ordering_key is 'Set where the subscription
 comment on index outbox_relay.queue_due_idx is 'What is due, subscription by subscription, so that one of them cannot stand in the way of another.';
 comment on index outbox_relay.queue_ordering_key_idx is 'Finds the first outstanding delivery of an ordering key.';
 comment on index outbox_relay.queue_retry_idx is 'Retries, which keep to their schedule while a circuit holds back what was never attempted.';
+comment on index outbox_relay.queue_leased_key_idx is 'Whether one of an ordering key is under way.';
 comment on index outbox_relay.queue_test_idx is 'Tests, which are sent even while the subscription is paused.';
 
 create table outbox.stopped_key (

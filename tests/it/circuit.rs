@@ -172,6 +172,8 @@ async fn a_test_is_sent_though_the_circuit_is_open() {
 #[tokio::test]
 async fn with_a_threshold_of_zero_there_is_no_circuit() {
     let (_db, app, _relay, subscription) = stage().await;
+    tell(&app, subscription, 0, 10).await;
+    assert_eq!(circuit(&app).await, "open");
     app.without_circuits().await;
     tell(&app, subscription, 0, 1_000_000).await;
     assert_eq!(circuit(&app).await, "closed");

@@ -233,6 +233,77 @@ async fn who_removes_a_delivery_waits_for_who_is_parking_behind_it() {
 }
 
 #[tokio::test]
+async fn two_that_leave_the_queue_at_once_do_not_strand_the_third() {
+    let (db, app, relay, subscription) = stage().await;
+    let [first, second, third] =
+        [insert(&app, Some("k")).await, insert(&app, Some("k")).await, insert(&app, Some("k")).await];
+    assert_eq!(relay.expands().await, [first]);
+    let (one, other) = (db.session().await, db.session().await);
+    one.run(&format!("begin; select outbox.cancel({subscription}, {second})")).await;
+    let cancelled = other.start(&format!("select outbox.cancel({subscription}, {first})"));
+    app.wait_until_blocked(&other).await;
+    one.run("commit").await;
+    cancelled.await.expect("no panic").expect("it was cancelled");
+    assert_eq!(relay.claims().await, [third]);
+}
+
+#[tokio::test]
+async fn a_claim_waits_for_no_operator() {
+    let (db, app, relay, subscription) = stage().await;
+    app.run(
+        "select outbox.set('ordered_on_dead_letter', 'continue');
+         insert into outbox.retry_policy (name, delays, max_age) values ('fresh', '{1m}', '10 minutes');
+         update outbox.subscription set retry_policy = 'fresh'",
+    )
+    .await;
+    let [first, second] = [insert(&app, Some("k")).await, insert(&app, Some("k")).await];
+    relay.expand_all(&Expand::queue_only(10)).await;
+    app.run(&format!("update outbox_relay.queue set created_at = now() - interval '1 hour' where event_seq = {first}"))
+        .await;
+    let operator = db.session().await;
+    operator.run(&format!("begin; select outbox.replay({subscription}, {second})")).await;
+    // It would give the first up and release the second, which the operator holds.
+    assert!(relay.claims().await.is_empty());
+    assert_eq!(app.state(subscription, first).await.as_deref(), Some("pending"));
+    operator.run("commit").await;
+    app.run("update outbox_relay.queue set next_attempt_at = now() where isfinite(next_attempt_at)").await;
+    assert_eq!(relay.claims_sooner_or_later().await, [second]);
+    assert_eq!(app.state(subscription, first).await.as_deref(), Some("dead_letter"));
+}
+
+#[tokio::test]
+async fn many_that_come_late_wait_too() {
+    let (db, app, relay, subscription) = stage().await;
+    let writer = db.session().await;
+    writer.run("begin").await;
+    for _ in 0..6 {
+        insert(&writer, Some("k")).await;
+    }
+    let last = insert(&app, Some("k")).await;
+    assert_eq!(relay.expands().await, [last]);
+    writer.run("commit").await;
+    assert!(relay.expands().await.is_empty());
+    assert!(relay.claims().await.is_empty());
+    relay.record_one(sent((subscription, last), 200)).await;
+    assert_eq!(relay.claims_sooner_or_later().await, [last - 6]);
+}
+
+#[tokio::test]
+async fn a_stop_can_be_lifted_though_its_event_is_gone() {
+    for call in ["skip", "park"] {
+        let (_db, app, relay, subscription) = stage().await;
+        app.run("update outbox.subscription set retry_policy = 'none'").await;
+        let [first, second] = [insert(&app, Some("k")).await, insert(&app, Some("k")).await];
+        relay.expands().await;
+        relay.record_one(sent((subscription, first), 500)).await;
+        app.run(&format!("delete from outbox_relay.finished; delete from outbox.event where event_seq = {first}"))
+            .await;
+        app.run(&format!("select outbox.{call}({subscription}, {first})")).await;
+        assert_eq!(relay.claims().await, [second], "{call}");
+    }
+}
+
+#[tokio::test]
 async fn a_dead_relay_hands_the_first_back_and_the_rest_still_waits() {
     let (db, app, relay, subscription) = stage().await;
     let [first, second] = [insert(&app, Some("k")).await, insert(&app, Some("k")).await];

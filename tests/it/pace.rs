@@ -70,6 +70,21 @@ async fn a_rate_limit_of_one_holds_back_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_rate_that_is_overspent_stops_nobody_else() {
+    let (db, app, limited) = stage("rate_limit => 0.01").await;
+    let plain = app.subscribe_with("other", "name => 'plain'").await;
+    let relay = Relay::new(&db).await;
+    app.insert_many("a", 3).await;
+    relay.expand_all(&Expand::default()).await;
+    app.run(&format!("select outbox.send_test({limited})")).await;
+    assert_eq!(relay.claim(&Claim::default()).await.leases.len(), 2, "the test is not counted");
+    app.run("update outbox_relay.pace set spent_until = now() + interval '1 hour'").await;
+    let other = app.insert("other", "{}").await;
+    relay.expand_all(&Expand::queue_only(10)).await;
+    assert_eq!(relay.claim(&Claim::default()).await.leases, [(plain, other)]);
+}
+
+#[tokio::test]
 async fn a_limit_that_is_lifted_or_changed_holds_from_the_next_claim_on() {
     let (db, app, subscription) = stage("rate_limit => 1").await;
     let relay = Relay::new(&db).await;

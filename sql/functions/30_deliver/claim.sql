@@ -31,7 +31,8 @@ as $$
 --
 -- Returns one row a lease, then one row with event_seq null: when the next waiting delivery is due, and
 -- whether some that are due were left for lack of room. No row at all: on hold, or fenced.
--- Called by the relay's loop. Writes queue; finished for what is too old; pace and health.
+-- Called by the relay's loop. Writes queue; finished for what is too old; pace and health. Tests are counted
+-- by neither.
 #variable_conflict use_column
 declare
     r           record;
@@ -42,6 +43,7 @@ declare
     retry_rooms integer[];
     held_ids    bigint[];
     probed_ids  bigint[];
+    admitted    integer := 0;
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -85,17 +87,22 @@ begin
            (select coalesce(bool_or(true), false) from active a where a.due_at is not null and a.room <= 0) as saturated,
            array_agg(y.subscription_id order by y.nth) as ids, array_agg(y.room order by y.nth) as rooms,
            array_agg(y.priorities::text order by y.nth) as priorities, array_agg(y.max_age order by y.nth) as max_ages,
-           array_agg(y.nth) filter (where y.held) as held
+           array_agg(y.nth order by y.nth) filter (where y.held) as held
     into due from roomy y;
     next_due_at := due.next_due_at;
     more := due.saturated;
     rooms := due.rooms;
     retry_rooms := array_fill(0, array[coalesce(cardinality(due.ids), 0)]);
 
-    for s in select i.subscription_id, h.nth, a.room, a.retry_room, a.held_until
-             from unnest(due.held) h (nth)
-             cross join lateral (select due.ids[h.nth] as subscription_id) i
-             cross join lateral outbox_relay.admit(i.subscription_id, due.rooms[h.nth]) a loop
+    for r in select h.nth from unnest(due.held) h (nth) loop
+        if admitted >= lease_limit then
+            -- The others keep their turn, and their accounts unlocked.
+            rooms[r.nth] := 0;
+            more := true;
+            continue;
+        end if;
+        select due.ids[r.nth] as subscription_id, r.nth, a.* into s from outbox_relay.admit(due.ids[r.nth], due.rooms[r.nth]) a;
+        admitted := admitted + s.room + s.retry_room;
         rooms[s.nth] := s.room;
         retry_rooms[s.nth] := s.retry_room;
         if s.room + s.retry_room > 0 then
@@ -125,6 +132,7 @@ begin
                 where q.subscription_id = d.subscription_id and q.priority = p.priority and q.next_attempt_at <= now() and q.cause <> 'test'
                 order by q.next_attempt_at limit least(d.room, claim.lease_limit) for no key update skip locked) q
             limit least(d.room, claim.lease_limit)) q
+        where d.room > 0
         limit claim.lease_limit),
     again as materialized (
         select q.subscription_id, q.event_seq, q.ordering_key, q.too_old
@@ -138,17 +146,17 @@ begin
         limit claim.lease_limit)
     select array_agg(a.subscription_id) as ids, array_agg(a.event_seq) as seqs, count(*) as count,
            array_agg(a.nth) filter (where a.ordering_key is not null or a.too_old) as doubtful,
-           array_agg(a.ordering_key) as keys, array_agg(coalesce(a.too_old, false)) as too_old,
+           array_agg(a.ordering_key) as keys, array_agg(a.is_test) as tests, array_agg(coalesce(a.too_old, false)) as too_old,
            -- what rate or circuit hold back is not left for lack of room
            exists (select from (select i.nth, i.room, count(*) as count from in_turn i group by i.nth, i.room) f
                    where f.count >= f.room and f.nth <> all (coalesce(due.held, '{}'))) as filled
     into picked
     from (select i.*, row_number() over () as nth from (
-              select t.subscription_id, t.event_seq, null as ordering_key, false as too_old from tests t
+              select t.subscription_id, t.event_seq, null as ordering_key, false as too_old, true as is_test from tests t
               union all
-              select i.subscription_id, i.event_seq, i.ordering_key, i.too_old from in_turn i
+              select i.subscription_id, i.event_seq, i.ordering_key, i.too_old, false from in_turn i
               union all
-              select g.subscription_id, g.event_seq, g.ordering_key, g.too_old from again g) i) a;
+              select g.subscription_id, g.event_seq, g.ordering_key, g.too_old, false from again g) i) a;
     more := more or picked.filled or picked.count >= lease_limit;
 
     if picked.doubtful is not null then
@@ -158,7 +166,14 @@ begin
                 -- what was to wait is as old as the end of that wait
                 select from outbox.event e, outbox.subscription s, outbox.retry_policy p
                 where e.event_seq = r.seq and s.subscription_id = r.id and p.name = s.retry_policy and e.deliver_at >= now() - p.max_age) then
-                perform outbox_relay.give_up(r.id, r.seq, 'it waited longer than the max_age of the retry policy');
+                -- What an operator's open transaction holds is left for later: a claim waits for nobody.
+                begin
+                    perform set_config('lock_timeout', '20ms', true);
+                    perform outbox_relay.give_up(r.id, r.seq, 'it waited longer than the max_age of the retry policy');
+                exception when lock_not_available then
+                    update outbox_relay.queue q set next_attempt_at = now() + interval '1 second'
+                    where q.subscription_id = r.id and q.event_seq = r.seq;
+                end;
                 null;
             elsif r.key is not null and outbox_relay.park_behind(r.id, r.seq, r.key) then
                 null;
@@ -189,7 +204,8 @@ begin
     end loop;
 
     if held_ids is not null then
-        next_due_at := least(next_due_at, outbox_relay.charge(held_ids, probed_ids, picked.ids));
+        next_due_at := least(next_due_at, outbox_relay.charge(held_ids, probed_ids,
+            array(select p.id from unnest(picked.ids, picked.tests) p (id, is_test) where p.id is not null and not p.is_test)));
     end if;
     event_seq := null; event_id := null; tenant_id := null; type := null; payload := null; occurred_at := null;
     traceparent := null; subscription_id := null; version := null; attempts := null; cause := null;

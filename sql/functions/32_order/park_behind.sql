@@ -39,6 +39,8 @@ begin
         where t.subscription_id = subscription_id and t.ordering_key = ordering_key for key share skip locked;
         parked := found;
     else
+        waits := exists (select from outbox_relay.queue q
+            where q.subscription_id = subscription_id and q.ordering_key = ordering_key and q.state = 'leased' and q.event_seq <> event_seq);
         for later in
             select n.event_seq
             from (select q.* from outbox_relay.queue q

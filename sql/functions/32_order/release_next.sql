@@ -10,6 +10,12 @@ as $$
 -- waits for that lock, and so this statement sees what was parked. See outbox_relay.park_behind.
 -- Called by record, claim, cancel_outstanding, skip, park, replay.
 begin
+    -- Two that leave the queue at once would each take the other for the first: the second waits here for the
+    -- first to commit, and looks afterwards.
+    perform pg_advisory_xact_lock(1869968484, k.lock)
+    from (select distinct hashtext(f.subscription_id || ':' || f.ordering_key) as lock
+          from unnest(release_next.subscription_ids, release_next.ordering_keys) f (subscription_id, ordering_key)
+          where f.ordering_key is not null order by lock) k;
     with freed as (
         select distinct f.subscription_id, f.ordering_key
         from unnest(release_next.subscription_ids, release_next.ordering_keys) f (subscription_id, ordering_key)

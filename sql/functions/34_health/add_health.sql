@@ -40,7 +40,8 @@ begin
             for no key update of h skip locked),
         moved as materialized (
             select f.*, case
-                when f.consecutive < threshold or threshold = 0 then case when d.successes > 0 then 'closed' else f.circuit end
+                when threshold = 0 then 'closed'
+                when f.consecutive < threshold then case when d.successes > 0 then 'closed' else f.circuit end
                 when d.tail = 0 then f.circuit
                 else 'open' end as now_circuit
             from free f join delta d using (subscription_id)),

@@ -52,8 +52,9 @@ begin
             tokens := 0;
             held_until := now() + moment;
         end if;
-        room := least(room, tokens);
-        retry_room := least(retry_room, tokens);
+        -- Another claim, that began later, may have spent beyond our now().
+        room := least(room, greatest(tokens, 0));
+        retry_room := least(retry_room, greatest(tokens, 0));
     end if;
     if room + retry_room > 0 then
         held_until := null;
