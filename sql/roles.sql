@@ -13,5 +13,20 @@ begin
             null;       -- somebody else made it just now
         end;
     end loop;
+
+    -- For a request of the HTTP API the daemon takes the role of its token. It is a member for that alone: without
+    -- inheritance it has none of these rights until it sets the role, and a relay's statement never does.
+    begin
+        if (select rolinherit from pg_roles where rolname = 'outbox_relay') then
+            alter role outbox_relay noinherit;
+        end if;
+        foreach wanted in array array['outbox_producer', 'outbox_operator', 'outbox_viewer'] loop
+            if not exists (select from pg_auth_members m where m.roleid = wanted::regrole and m.member = 'outbox_relay'::regrole) then
+                execute format('grant %I to outbox_relay', wanted);
+            end if;
+        end loop;
+    exception when unique_violation or internal_error then
+        null;           -- somebody else did it just now
+    end;
 end
 $$;

@@ -4,6 +4,10 @@ CREATE SCHEMA outbox;
 
 COMMENT ON SCHEMA outbox IS 'Events in, signed webhooks out: what applications, operators and DBAs touch.';
 
+CREATE SCHEMA outbox_http;
+
+COMMENT ON SCHEMA outbox_http IS 'The HTTP API: one function for each operation of src/admin/openapi.json, named after it, run with the rights of the token''s role.';
+
 CREATE SCHEMA outbox_relay;
 
 COMMENT ON SCHEMA outbox_relay IS 'Internals of outboxd. Functions here are called by the daemon alone.';
@@ -38,6 +42,42 @@ CREATE TYPE outbox.published_event AS (
 
 COMMENT ON TYPE outbox.published_event IS 'What outbox.published returns.';
 
+CREATE FUNCTION outbox.activity(minutes integer DEFAULT 10) RETURNS TABLE(at timestamp with time zone, seconds double precision, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint, attempt_p50_ms double precision, attempt_p95_ms double precision, attempt_p99_ms double precision, commit_p50_ms double precision, commit_p95_ms double precision, commit_p99_ms double precision)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- What all relays did in the last minutes, in 60 equal steps, oldest first, and then the whole span in one row
+-- whose at is null. Counts attempts; commit_… is the time from an event's insert to the first byte of the
+-- answer to its first attempt. Kept for a day.
+declare
+    -- Those of another version of outboxd do not add up.
+    buckets integer := cardinality(outbox_relay.latency_bounds_ms()) + 1;
+    step interval := make_interval(secs => least(greatest(activity.minutes, 5), 1440));
+    last timestamptz := date_bin(step, clock_timestamp(), 'epoch');
+begin
+    return query
+    with sampled as materialized (
+        select date_bin(step, s.taken_at - interval '1 millisecond', 'epoch') as at, s.*
+        from outbox_relay.sample s
+        where s.taken_at > last - 60 * step and s.taken_at <= last),
+    summed as (
+        select g.at, sum(s.delivered)::bigint as delivered, sum(s.failed)::bigint as failed, sum(s.first_delivered)::bigint as first_delivered,
+               sum(s.first_failed)::bigint as first_failed, outbox_relay.add_up(array_agg(s.attempt_counts) filter (where cardinality(s.attempt_counts) = buckets)) as attempts,
+               outbox_relay.add_up(array_agg(s.commit_counts) filter (where cardinality(s.commit_counts) = buckets)) as commits, grouping(g.at) as whole
+        from generate_series(last - 60 * step, last - step, step) g (at)
+        left join sampled s on s.at = g.at
+        group by grouping sets ((g.at), ()))
+    select m.at, extract(epoch from step)::double precision * case m.whole when 1 then 60 else 1 end,
+           coalesce(m.delivered, 0), coalesce(m.failed, 0), coalesce(m.first_delivered, 0), coalesce(m.first_failed, 0),
+           outbox_relay.quantile_ms(m.attempts, 0.5), outbox_relay.quantile_ms(m.attempts, 0.95), outbox_relay.quantile_ms(m.attempts, 0.99),
+           outbox_relay.quantile_ms(m.commits, 0.5), outbox_relay.quantile_ms(m.commits, 0.95), outbox_relay.quantile_ms(m.commits, 0.99)
+    from summed m
+    order by m.whole, m.at;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.activity(minutes integer) IS 'What the relays did in the last minutes (5 to 1440), in 60 steps and in all.';
+
 CREATE FUNCTION outbox.adopt(environment text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -57,7 +97,7 @@ begin
         raise exception using errcode = 'OB031', message = format('environment %s is not acceptable', quote_nullable(adopt.environment)),
             hint = 'Use letters, digits, _, . and -, as production.';
     end if;
-    update outbox.setting s set value = adopt.environment, updated_at = now(), updated_by = session_user where s.name = 'environment';
+    update outbox.setting s set value = adopt.environment, updated_at = now(), updated_by = (outbox_relay.actor()).actor where s.name = 'environment';
 
     -- The common case changes a name and waits for nobody.
     if outbox_relay.was_moved() then
@@ -97,6 +137,7 @@ begin
         from pg_current_snapshot() s, (select coalesce(max(event_seq), 0) as m from outbox.event) e;
         update outbox_relay.origin o set system_identifier = p.system_identifier from pg_control_system() p;
     end if;
+    perform outbox_relay.audit('adopt', detail => jsonb_build_object('environment', adopt.environment, 'rebased', moved, 'pending', kept));
     perform pg_notify('outbox_signal', 'control');
     return case when moved then format('adopted as %s; the log was rebased, %s deliveries were pending', adopt.environment, kept)
                 else format('adopted as %s', adopt.environment) end;
@@ -116,6 +157,7 @@ begin
         raise exception using errcode = 'OB021', message = format('event type %s is not in the catalog', quote_nullable(archive_event_type.type)),
             hint = 'See select type from outbox.event_type.';
     end if;
+    perform outbox_relay.audit('archive_event_type', detail => jsonb_build_object('type', archive_event_type.type));
 end
 $$;
 
@@ -156,18 +198,55 @@ CREATE FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_i
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- Ends an outstanding delivery. An attempt that is under way is not called back, but its result no longer counts.
+declare
+    s        outbox.subscription := outbox_relay.require_subscription(cancel.subscription_id, cancel.tenant_id);
 begin
-    perform outbox_relay.require_subscription(cancel.subscription_id, cancel.tenant_id);
     if outbox_relay.cancel_outstanding(cancel.subscription_id, coalesce(cancel.event_seq, -1)) = 0 then
         raise exception using errcode = 'OB021',
             message = format('subscription %s has no outstanding delivery of event %s', cancel.subscription_id, coalesce(cancel.event_seq::text, 'null')),
             hint = 'Only what is pending, leased or failed can be cancelled; see outbox.delivery.';
     end if;
+    perform outbox_relay.audit('cancel', s.tenant_id, cancel.subscription_id, cancel.event_seq);
     perform pg_notify('outbox_signal', 'due');      -- the next of its ordering key
 end
 $$;
 
 COMMENT ON FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_id text) IS 'Ends an outstanding delivery.';
+
+CREATE FUNCTION outbox.create_token(role text, tenant_id text DEFAULT NULL::text, description text DEFAULT NULL::text, expires_in interval DEFAULT NULL::interval) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Makes a token of the HTTP API and returns it; the only time it is shown, for only its hash is kept.
+-- With a tenant it sees and does what is that tenant's, and nothing that is for all.
+declare
+    -- 256 bits, made as outbox_relay.add_key makes them.
+    token text := 'outboxd_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex');
+    id    bigint;
+begin
+    if coalesce(create_token.role, '') not in ('operator', 'viewer', 'producer') then
+        raise exception using errcode = 'OB018', message = format('there is no role %s for tokens', quote_nullable(create_token.role)),
+            hint = 'Use operator, viewer or producer.';
+    elsif octet_length(create_token.tenant_id) not between 1 and 128 or create_token.tenant_id ~ '[[:cntrl:]]' then
+        raise exception using errcode = 'OB002', message = 'tenant_id is empty, longer than 128 bytes, or has control characters',
+            hint = 'Name the tenant, or leave it out for a token that is for all.';
+    elsif length(create_token.description) > 200 or create_token.description ~ '[[:cntrl:]]' then
+        raise exception using errcode = 'OB018', message = 'the description is longer than 200 characters, or has control characters',
+            hint = 'Say in a few words who uses it.';
+    elsif create_token.expires_in <= interval '0' then
+        raise exception using errcode = 'OB018', message = 'expires_in is not positive', hint = 'Pass how long it is to be good, or leave it out.';
+    end if;
+    insert into outbox.token (role, tenant_id, description, created_by, expires_at)
+    values (create_token.role, create_token.tenant_id, create_token.description, (outbox_relay.actor()).actor, now() + create_token.expires_in)
+    returning token_id into id;
+    insert into outbox_relay.token_hash (sha256, token_id) values (sha256(convert_to(token, 'UTF8')), id);
+    perform outbox_relay.audit('create_token', create_token.tenant_id,
+        detail => jsonb_build_object('token_id', id, 'role', create_token.role, 'description', create_token.description));
+    return token;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.create_token(role text, tenant_id text, description text, expires_in interval) IS 'A token of the HTTP API, shown this once: role operator, viewer or producer, of one tenant or all.';
 
 CREATE FUNCTION outbox.define_event_type(type text, description text DEFAULT NULL::text, schema jsonb DEFAULT NULL::jsonb, example jsonb DEFAULT NULL::jsonb, version text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -205,6 +284,7 @@ begin
         end;
         perform set_config('lock_timeout', before_lock, true);
     end if;
+    perform outbox_relay.audit('define_event_type', detail => jsonb_build_object('type', define_event_type.type, 'version', define_event_type.version));
 end
 $_$;
 
@@ -288,12 +368,37 @@ begin
         raise exception using errcode = 'OB018', message = 'hold needs a reason',
             hint = 'Say why, for whoever finds it: select outbox.hold(''database moves at noon'').';
     end if;
-    insert into outbox_relay.hold (reason) values (hold.reason);
+    insert into outbox_relay.hold (reason, created_by) values (hold.reason, (outbox_relay.actor()).actor);
+    perform outbox_relay.audit('hold', detail => jsonb_build_object('reason', hold.reason));
     perform pg_notify('outbox_signal', 'control');
 end
 $$;
 
 COMMENT ON FUNCTION outbox.hold(reason text) IS 'Stops all sending until outbox.release().';
+
+CREATE FUNCTION outbox.next_attempts(subscription_id bigint, event_seq bigint) RETURNS SETOF timestamp with time zone
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- When a delivery will be attempted if every attempt fails, without jitter and the attempts' own time: first
+-- when it is due, then as its retry policy says. Nothing if it has ended, is a test that was made, or waits for
+-- an earlier event of its ordering key.
+with q as (
+    select coalesce(q.next_attempt_at, clock_timestamp()) as due, q.failures, q.state, q.cause, p.delays
+    from outbox_relay.queue q
+    join outbox.subscription s on s.subscription_id = q.subscription_id
+    join outbox.retry_policy p on p.name = s.retry_policy
+    where q.subscription_id = next_attempts.subscription_id and q.event_seq = next_attempts.event_seq
+      and q.next_attempt_at is distinct from 'infinity')
+select q.due from q where q.state <> 'leased'
+union all
+select q.due + sum(d.delay) over (order by d.place)
+from q cross join lateral unnest(q.delays) with ordinality d (delay, place)
+where d.place > q.failures and q.cause <> 'test'
+order by 1
+$$;
+
+COMMENT ON FUNCTION outbox.next_attempts(subscription_id bigint, event_seq bigint) IS 'When a delivery will be attempted if every attempt fails.';
 
 CREATE FUNCTION outbox.park(subscription_id bigint, event_seq bigint, tenant_id text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -303,10 +408,10 @@ CREATE FUNCTION outbox.park(subscription_id bigint, event_seq bigint, tenant_id 
 -- becomes a dead letter without further attempts, and the key goes on with the next, whatever the setting
 -- ordered_on_dead_letter says. outbox.replay or outbox.replay_failed send it later, out of order.
 declare
+    s        outbox.subscription := outbox_relay.require_subscription(park.subscription_id, park.tenant_id);
     given_up boolean;
     lifted   boolean;
 begin
-    perform outbox_relay.require_subscription(park.subscription_id, park.tenant_id);
     given_up := outbox_relay.give_up(park.subscription_id, park.event_seq, 'parked');
     lifted := outbox_relay.lift_stop(park.subscription_id, park.event_seq);
     -- A stop may be older than the history of its event.
@@ -316,6 +421,7 @@ begin
             message = format('subscription %s has no delivery of event %s to park', park.subscription_id, coalesce(park.event_seq::text, 'null')),
             hint = 'It is one that is outstanding or a dead letter; see outbox.delivery.';
     end if;
+    perform outbox_relay.audit('park', s.tenant_id, park.subscription_id, park.event_seq);
     perform pg_notify('outbox_signal', 'due');
 end
 $$;
@@ -417,6 +523,26 @@ $$;
 
 COMMENT ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) IS 'The events that this transaction has inserted; for applications'' own tests.';
 
+CREATE FUNCTION outbox.relays() RETURNS TABLE(epoch integer, name text, version text, environment text, hold text, alive boolean, leased bigint, started_at timestamp with time zone, ended_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The relays that live, and those that ended within a day. A relay is alive as long as its session holds the
+-- advisory lock of its epoch.
+select r.epoch, r.name, r.version, r.environment, r.hold,
+       r.fenced_at is null and exists (
+           select from pg_locks l
+           where l.locktype = 'advisory' and l.classid = 1869968483 and l.objid = r.epoch::oid and l.objsubid = 2 and l.granted
+             and l.database = (select d.oid from pg_database d where d.datname = current_database())),
+       (select count(*) from outbox_relay.queue q where q.state = 'leased' and q.epoch = r.epoch), r.started_at, r.fenced_at
+from outbox_relay.relay r
+where r.fenced_at is null or r.fenced_at > now() - interval '1 day'
+order by r.epoch desc
+limit 1000
+$$;
+
+COMMENT ON FUNCTION outbox.relays() IS 'The relays that live, and those that ended within a day.';
+
 CREATE FUNCTION outbox.release() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -424,6 +550,7 @@ CREATE FUNCTION outbox.release() RETURNS void
 -- Lifts every hold that outbox.hold put. A relay that holds because of its environment needs outbox.adopt.
 begin
     delete from outbox_relay.hold;
+    perform outbox_relay.audit('release');
     perform pg_notify('outbox_signal', 'control');
 end
 $$;
@@ -434,61 +561,14 @@ CREATE FUNCTION outbox.replay(subscription_id bigint, event_seq bigint, tenant_i
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
--- Sends one event to one subscription again, now, with a full schedule; returns the delivery's state.
---
---   finished          back into the queue
---   pending, failed   due now
---   leased            is being sent this moment: nothing to do
---   never created     created, if the event is the same tenant's (a subscription made later, a pause)
---
--- Closes the subscription's circuit, and lifts the stop of an ordering key that this event has stopped. At an
--- ordered subscription it goes before what is outstanding of its key, and after what is under way.
+-- Sends one event to one subscription again, now, with a full schedule; returns the delivery's state. What
+-- becomes of it is in outbox_relay.replay_one.
 declare
-    s outbox.subscription := outbox_relay.require_subscription(replay.subscription_id, replay.tenant_id);
-    e record;
+    state text := outbox_relay.replay_one(replay.subscription_id, replay.event_seq, replay.tenant_id);
 begin
-    if s.unsubscribed_at is not null then
-        raise exception using errcode = 'OB023', message = format('subscription %s was unsubscribed', s.subscription_id),
-            hint = 'Make a new one with outbox.subscribe and replay to that.';
-    end if;
-    update outbox_relay.queue q
-    set next_attempt_at = now(), failures = 0, cause = 'replay', updated_at = now()
-    where q.subscription_id = replay.subscription_id and q.event_seq = replay.event_seq and q.state <> 'leased';
-    if not found and not exists (select from outbox_relay.queue q
-        where q.subscription_id = replay.subscription_id and q.event_seq = replay.event_seq) then
-        with again as (
-            delete from outbox_relay.finished f
-            where f.subscription_id = replay.subscription_id and f.event_seq = replay.event_seq returning f.*)
-        insert into outbox_relay.queue (subscription_id, event_seq, created_at, attempts, last_status_code, last_error, state, cause,
-            next_attempt_at, priority, ordering_key)
-        select a.subscription_id, a.event_seq, a.created_at, a.attempts, a.last_status_code, a.last_error,
-               case when a.attempts > 0 then 'failed' else 'pending' end, 'replay', now(), coalesce(v.priority, 0::smallint),
-               case when s.ordered then outbox_relay.queue_key(v.ordering_key) end
-        from again a left join outbox.event v on v.event_seq = a.event_seq;
-        if not found then
-            select v.tenant_id, v.addressed_to, v.priority, case when s.ordered then outbox_relay.queue_key(v.ordering_key) end as ordering_key,
-                   outbox_relay.expanded_before(v.xact, v.event_seq, c.seen, c.target, c.position, c.floor_seq) as expanded into e
-            from outbox.event v, lateral (select * from outbox_relay.cursor order by cursor_id desc limit 1) c
-            where v.event_seq = replay.event_seq;
-            if not found then
-                raise exception using errcode = 'OB021', message = format('there is no event %s', coalesce(replay.event_seq::text, 'null')),
-                    hint = 'Its segment may have been dropped, see the setting retention.';
-            elsif e.tenant_id <> s.tenant_id or coalesce(e.addressed_to, s.subscription_id) <> s.subscription_id then
-                raise exception using errcode = 'OB022', message = 'tenant mismatch',
-                    hint = format('Event %s is not for the tenant of subscription %s.', replay.event_seq, s.subscription_id);
-            elsif not e.expanded then
-                raise exception using errcode = 'OB023', message = format('event %s is not expanded yet', replay.event_seq),
-                    hint = 'It will be delivered in its turn; see outbox.explain(event_id).';
-            end if;
-            insert into outbox_relay.queue (subscription_id, event_seq, state, cause, next_attempt_at, priority, ordering_key)
-            values (replay.subscription_id, replay.event_seq, 'pending', 'replay', now(), e.priority, e.ordering_key);
-        end if;
-    end if;
-    perform outbox_relay.lift_stop(replay.subscription_id, replay.event_seq);
-    perform outbox_relay.reset_circuit(replay.subscription_id);
-    perform pg_notify('outbox_signal', 'due');
-    return (select q.state from outbox_relay.queue q
-            where q.subscription_id = replay.subscription_id and q.event_seq = replay.event_seq);
+    perform outbox_relay.audit('replay', s.tenant_id, s.subscription_id, replay.event_seq)
+    from outbox.subscription s where s.subscription_id = replay.subscription_id;
+    return state;
 end
 $$;
 
@@ -510,7 +590,7 @@ begin
         raise exception using errcode = 'OB022', message = 'tenant mismatch',
             hint = 'The event does not belong to the tenant named in the call.';
     end if;
-    select count(outbox.replay(d.subscription_id, e.event_seq, e.tenant_id)) into replayed
+    select count(outbox_relay.replay_one(d.subscription_id, e.event_seq, e.tenant_id)) into replayed
     from outbox.event e
     cross join lateral (
         select replay.subscription_id where replay.subscription_id is not null
@@ -519,6 +599,9 @@ begin
         join outbox.subscription s on s.subscription_id = v.subscription_id and s.unsubscribed_at is null
         where replay.subscription_id is null and v.event_seq = e.event_seq) d
     where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id);
+    perform outbox_relay.audit('replay', e.tenant_id, replay.subscription_id, e.event_seq,
+        jsonb_build_object('event_id', replay.event_id, 'count', replayed))
+    from outbox.event e where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id);
     return replayed;
 end
 $$;
@@ -531,16 +614,20 @@ CREATE FUNCTION outbox.replay_failed(subscription_id bigint, since timestamp wit
     AS $$
 -- Replays the dead letters that ended in the window (finished_at); returns how many, with dry_run how many it would.
 declare
+    s        outbox.subscription := outbox_relay.require_subscription(replay_failed.subscription_id, replay_failed.tenant_id);
     replayed bigint;
 begin
     perform outbox_relay.check_window(replay_failed.since, replay_failed.until);
-    perform outbox_relay.require_subscription(replay_failed.subscription_id, replay_failed.tenant_id);
-    select count(case when replay_failed.dry_run then '' else outbox.replay(f.subscription_id, f.event_seq) end) into replayed
+    select count(case when replay_failed.dry_run then '' else outbox_relay.replay_one(f.subscription_id, f.event_seq) end) into replayed
     from (select f.subscription_id, f.event_seq from outbox_relay.finished f
           where f.subscription_id = replay_failed.subscription_id and f.state = 'dead_letter'
             and (replay_failed.since is null or f.finished_at >= replay_failed.since)
             and (replay_failed.until is null or f.finished_at < replay_failed.until)
           order by f.event_seq) f;
+    if not replay_failed.dry_run and replayed > 0 then
+        perform outbox_relay.audit('replay_failed', s.tenant_id, s.subscription_id,
+            detail => jsonb_build_object('since', replay_failed.since, 'until', replay_failed.until, 'count', replayed));
+    end if;
     return replayed;
 end
 $$;
@@ -558,7 +645,7 @@ declare
     replayed bigint;
 begin
     perform outbox_relay.check_window(replay_missing.since, replay_missing.until);
-    select count(case when replay_missing.dry_run then '' else outbox.replay(s.subscription_id, m.event_seq) end) into replayed
+    select count(case when replay_missing.dry_run then '' else outbox_relay.replay_one(s.subscription_id, m.event_seq) end) into replayed
     from (select e.event_seq
           from outbox.event e, lateral (select * from outbox_relay.cursor order by cursor_id desc limit 1) c
           where e.tenant_id = s.tenant_id and e.addressed_to is null
@@ -569,6 +656,10 @@ begin
             and not exists (select from outbox_relay.queue q where q.subscription_id = s.subscription_id and q.event_seq = e.event_seq)
             and not exists (select from outbox_relay.finished f where f.subscription_id = s.subscription_id and f.event_seq = e.event_seq)
           order by e.event_seq) m;
+    if not replay_missing.dry_run and replayed > 0 then
+        perform outbox_relay.audit('replay_missing', s.tenant_id, s.subscription_id,
+            detail => jsonb_build_object('since', replay_missing.since, 'until', replay_missing.until, 'count', replayed));
+    end if;
     return replayed;
 end
 $$;
@@ -612,6 +703,31 @@ $$;
 
 COMMENT ON FUNCTION outbox.retry_schedule(name text) IS 'The schedule of a retry policy, attempt by attempt.';
 
+CREATE FUNCTION outbox.revoke_token(token_id bigint, tenant_id text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses a token, and the console's sessions that began with it, from now on.
+declare
+    t outbox.token;
+begin
+    select * into t from outbox.token k where k.token_id = revoke_token.token_id for no key update;
+    if not found then
+        raise exception using errcode = 'OB020', message = format('there is no token %s', coalesce(revoke_token.token_id::text, 'null')),
+            hint = 'See select * from outbox.token.';
+    elsif t.tenant_id is distinct from revoke_token.tenant_id and revoke_token.tenant_id is not null then
+        raise exception using errcode = 'OB022', message = 'tenant mismatch', hint = format('Token %s is not of the tenant named in the call.', t.token_id);
+    end if;
+    if t.revoked_at is null then
+        update outbox.token k set revoked_at = now() where k.token_id = t.token_id;
+        perform outbox_relay.audit('revoke_token', t.tenant_id, detail => jsonb_build_object('token_id', t.token_id, 'description', t.description));
+    end if;
+    delete from outbox_relay.session s where s.token_id = t.token_id;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.revoke_token(token_id bigint, tenant_id text) IS 'Refuses a token of the HTTP API from now on.';
+
 CREATE FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval DEFAULT NULL::interval, secret text DEFAULT NULL::text, tenant_id text DEFAULT NULL::text) RETURNS outbox.new_key
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -636,6 +752,8 @@ begin
     -- The update makes a new version: relays load the keys anew.
     update outbox.subscription t set updated_at = now() where t.subscription_id = s.subscription_id;
     select k.new_secret, k.new_key_id into created from outbox_relay.add_key(s.subscription_id, s.signature, rotate_secret.secret) k;
+    perform outbox_relay.audit('rotate_secret', s.tenant_id, s.subscription_id,
+        detail => jsonb_build_object('key_id', created.key_id, 'old_keys_expire_at', until));
     return created;
 end
 $$;
@@ -662,6 +780,7 @@ begin
     returning e.event_id, e.event_seq into new_id, seq;
     insert into outbox_relay.queue (subscription_id, event_seq, state, cause, next_attempt_at)
     values (s.subscription_id, seq, 'pending', 'test', now());
+    perform outbox_relay.audit('send_test', s.tenant_id, s.subscription_id, seq);
     perform pg_notify('outbox_signal', 'due');
     return new_id;
 end
@@ -703,7 +822,8 @@ begin
                 when 'choice' then array_to_string(s.choices, ' or ')
                 else format('an %s from %s to %s', s.kind, s.minimum, s.maximum) end);
     end;
-    update outbox.setting t set value = "set".value, updated_at = now(), updated_by = session_user where t.name = s.name;
+    update outbox.setting t set value = "set".value, updated_at = now(), updated_by = (outbox_relay.actor()).actor where t.name = s.name;
+    perform outbox_relay.audit('set', detail => jsonb_build_object('name', s.name, 'from', s.value, 'to', "set".value));
     if s.name = 'max_payload_bytes' then
         perform outbox_relay.guard_event();
     end if;
@@ -721,9 +841,9 @@ CREATE FUNCTION outbox.skip(subscription_id bigint, event_seq bigint, tenant_id 
 -- cancelled, a dead letter becomes cancelled too, and the key goes on with the next. It is not replayed by
 -- outbox.replay_failed; outbox.replay still can.
 declare
+    s        outbox.subscription := outbox_relay.require_subscription(skip.subscription_id, skip.tenant_id);
     lifted boolean;
 begin
-    perform outbox_relay.require_subscription(skip.subscription_id, skip.tenant_id);
     lifted := outbox_relay.lift_stop(skip.subscription_id, skip.event_seq);
     if outbox_relay.cancel_outstanding(skip.subscription_id, coalesce(skip.event_seq, -1), reason => 'skipped') = 0 then
         update outbox_relay.finished f set state = 'cancelled'
@@ -735,6 +855,7 @@ begin
                 hint = 'It is one that is outstanding or a dead letter; see outbox.delivery.';
         end if;
     end if;
+    perform outbox_relay.audit('skip', s.tenant_id, skip.subscription_id, skip.event_seq);
     perform pg_notify('outbox_signal', 'due');
 end
 $$;
@@ -809,13 +930,14 @@ begin
     created.subscription_id := nextval(pg_get_serial_sequence('outbox.subscription', 'subscription_id'));
     begin
         insert into outbox.subscription (subscription_id, tenant_id, name, url, event_types, filter, headers, signature, signature_header, envelope,
-            retry_policy, timeout, max_in_flight, rate_limit, ordered, description)
+            retry_policy, timeout, max_in_flight, rate_limit, ordered, description, created_by)
         overriding system value
         values (created.subscription_id, coalesce(subscribe.tenant_id, 'default'),
             coalesce(subscribe.name, 'subscription-' || created.subscription_id), subscribe.url, subscribe.event_types, path,
             coalesce(subscribe.headers, '{}'), coalesce(subscribe.signature, 'standard'), subscribe.signature_header, coalesce(subscribe.envelope, 'standard'),
             coalesce(subscribe.retry_policy, (select t.value from outbox.setting t where t.name = 'default_retry_policy')),
-            subscribe.timeout, subscribe.max_in_flight, subscribe.rate_limit, coalesce(subscribe.ordered, false), subscribe.description);
+            subscribe.timeout, subscribe.max_in_flight, subscribe.rate_limit, coalesce(subscribe.ordered, false), subscribe.description,
+            (outbox_relay.actor()).actor);
     exception when unique_violation then
         raise exception using errcode = 'OB017',
             message = format('tenant %s has a subscription named %s already', quote_literal(subscribe.tenant_id), quote_literal(subscribe.name)),
@@ -880,6 +1002,1130 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox.unsubscribe(subscription_id bigint, tenant_id text) IS 'Ends a subscription, cancels what is outstanding, keeps history.';
+
+CREATE FUNCTION outbox_http.archive_event_type(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform outbox_http.require_unbound(tenant);
+    perform outbox.archive_event_type(request ->> 'type');
+    return outbox_http.get_event_type(tenant, request);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.archive_event_type(tenant text, request jsonb) IS 'DELETE /event-types/{type}';
+
+CREATE FUNCTION outbox_http.cancel_delivery(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    d outbox.delivery := outbox_http.find_delivery(tenant, request ->> 'delivery_id');
+begin
+    perform outbox.cancel(d.subscription_id, d.event_seq, tenant_id => tenant);
+    return outbox_http.delivery(outbox_http.find_delivery(tenant, request ->> 'delivery_id'));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.cancel_delivery(tenant text, request jsonb) IS 'POST /deliveries/{delivery_id}/cancel';
+
+CREATE FUNCTION outbox_http.change_setting(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform outbox_http.require_unbound(tenant);
+    perform outbox.set(request ->> 'name', request #>> '{body,value}');
+    return (select outbox_http.setting(s.*::outbox.setting) from outbox.setting s where s.name = request ->> 'name');
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.change_setting(tenant text, request jsonb) IS 'PUT /settings/{name}';
+
+CREATE FUNCTION outbox_http.create_webhook(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    b       jsonb := request -> 'body';
+    created outbox.new_subscription;
+begin
+    select * into created from outbox.subscribe(b ->> 'url', array(select jsonb_array_elements_text(b -> 'event_types')),
+        tenant_id => coalesce(outbox_http.tenant_of(tenant, b ->> 'tenant_id'), 'default'), name => b ->> 'name', secret => b ->> 'secret',
+        filter => b ->> 'filter', headers => coalesce(b -> 'headers', '{}'), signature => coalesce(b ->> 'signature', 'standard'),
+        envelope => coalesce(b ->> 'envelope', 'standard'), retry_policy => b ->> 'retry_policy', timeout => (b ->> 'timeout')::interval,
+        max_in_flight => (b ->> 'max_in_flight')::integer, rate_limit => (b ->> 'rate_limit')::numeric,
+        ordered => coalesce((b ->> 'ordered')::boolean, false), description => b ->> 'description', signature_header => b ->> 'signature_header');
+    return json_build_object('webhook', outbox_http.webhook(outbox_http.find_webhook(tenant, created.subscription_id)),
+        'secret', created.secret, 'key_id', created.key_id);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.create_webhook(tenant text, request jsonb) IS 'POST /webhooks';
+
+CREATE FUNCTION outbox_http.define_event_type(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform outbox_http.require_unbound(tenant);
+    perform outbox.define_event_type(request ->> 'type', description => request #>> '{body,description}',
+        schema => nullif(request #> '{body,schema}', 'null'), example => request #> '{body,example}', version => request #>> '{body,version}');
+    return outbox_http.get_event_type(tenant, request);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.define_event_type(tenant text, request jsonb) IS 'PUT /event-types/{type}';
+
+CREATE FUNCTION outbox_http.delete_webhook(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    s outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
+begin
+    return json_build_object('cancelled', outbox.unsubscribe(s.subscription_id, tenant_id => tenant));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.delete_webhook(tenant text, request jsonb) IS 'DELETE /webhooks/{subscription_id}';
+
+CREATE FUNCTION outbox_http.deliveries(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $_$
+-- A page of deliveries, newest event first, for list_deliveries and list_webhook_deliveries.
+--
+-- What is rare must not be searched for through all of history: a page looks at so many deliveries of each
+-- subscription, 20,000 in all or a page of each, and may therefore be short, even empty, and still not be the last.
+-- Where a subscription has more than was looked at, nothing older than what was seen of it is shown: horizon.
+declare
+    page      constant integer := coalesce((request ->> 'limit')::integer, 50);
+    before    bigint[] := coalesce(outbox_http.position_of(request ->> 'cursor', 2), '{9223372036854775807,9223372036854775807}');
+    wanted_id bigint := (request ->> 'subscription_id')::bigint;
+    ids       bigint[];
+    budget    integer;
+    found_    record;
+begin
+    if wanted_id is not null then
+        ids := array[(outbox_http.find_webhook(tenant, wanted_id)).subscription_id];
+    else
+        ids := array(select s.subscription_id from outbox.subscription s
+            where outbox_http.tenant_of(tenant, request ->> 'tenant_id') is null or s.tenant_id = outbox_http.tenant_of(tenant, request ->> 'tenant_id'));
+    end if;
+    budget := greatest(page + 1, 20000 / greatest(cardinality(ids), 1));
+    execute format($sql$
+        with looked_at as materialized (
+            select d.* from unnest($1) i (id) cross join lateral (
+                select v.* from outbox.delivery v
+                where v.subscription_id = i.id and v.event_seq <= $2 and (v.event_seq < $2 or v.subscription_id < $3) %s
+                order by v.event_seq desc limit $4) d),
+        horizon as (
+            select max(o.oldest) as seq from (
+                select min(l.event_seq) as oldest from looked_at l group by l.subscription_id having count(*) >= $4) o),
+        fitting as (
+            select l.* from looked_at l
+            where l.event_seq >= coalesce((select seq from horizon), 0)
+              and ($5 is null or l.state = $5)
+              and ($6 is null or exists (select from outbox.event e where e.event_seq = l.event_seq
+                   and (e.type = $6 or $6 = '*' or ($6 like '%%*' and starts_with(e.type, left($6, -1))))))
+              and ($7 is null or l.created_at >= $7) and ($8 is null or l.created_at < $8)
+            order by l.event_seq desc, l.subscription_id desc limit $9 + 1),
+        shown as (select * from fitting order by event_seq desc, subscription_id desc limit $9)
+        select (select coalesce(json_agg(outbox_http.delivery(s.*::outbox.delivery) order by s.event_seq desc, s.subscription_id desc), '[]') from shown s) as data,
+               case when (select count(*) from fitting) > $9
+                        then (select s.event_seq || '-' || s.subscription_id from shown s order by s.event_seq, s.subscription_id limit 1)
+                    else (select h.seq || '-0' from horizon h) end as next_cursor$sql$,
+        -- Spelled out, so that the planner leaves out the side of the view that has none of them.
+        case when request ->> 'state' in ('pending', 'leased', 'failed') then 'and v.state in (''pending'', ''leased'', ''failed'')'
+             when request ->> 'state' = 'dead_letter' then 'and v.state = ''dead_letter'''
+             when request ->> 'state' in ('succeeded', 'cancelled') then 'and v.state in (''succeeded'', ''dead_letter'', ''cancelled'')'
+             else '' end)
+    into found_
+    using ids, before[1], before[2], budget, request ->> 'state', request ->> 'type',
+        (request ->> 'since')::timestamptz, (request ->> 'until')::timestamptz, page;
+    return json_build_object('data', found_.data, 'next_cursor', found_.next_cursor);
+end
+$_$;
+
+COMMENT ON FUNCTION outbox_http.deliveries(tenant text, request jsonb) IS 'A page of deliveries.';
+
+CREATE SEQUENCE outbox_relay.subscription_version_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE outbox.subscription (
+    subscription_id bigint NOT NULL,
+    tenant_id text DEFAULT 'default'::text NOT NULL,
+    name text NOT NULL,
+    url text NOT NULL,
+    event_types text[] NOT NULL,
+    filter jsonpath,
+    headers jsonb DEFAULT '{}'::jsonb NOT NULL,
+    signature text DEFAULT 'standard'::text NOT NULL,
+    signature_header text,
+    envelope text DEFAULT 'standard'::text NOT NULL,
+    retry_policy text NOT NULL,
+    timeout interval,
+    max_in_flight integer,
+    rate_limit numeric,
+    ordered boolean DEFAULT false NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    disabled_at timestamp with time zone,
+    disabled_reason text,
+    description text,
+    managed_by text,
+    created_by text DEFAULT SESSION_USER NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    unsubscribed_at timestamp with time zone,
+    version bigint DEFAULT nextval('outbox_relay.subscription_version_seq'::regclass) NOT NULL,
+    CONSTRAINT subscription_disabled CHECK ((active = (disabled_at IS NULL))),
+    CONSTRAINT subscription_unsubscribed CHECK (((unsubscribed_at IS NULL) OR (NOT active)))
+);
+
+COMMENT ON TABLE outbox.subscription IS 'One endpoint of one tenant. Made by outbox.subscribe; history is kept after outbox.unsubscribe.';
+
+COMMENT ON COLUMN outbox.subscription.name IS 'Unique among the tenant''s living subscriptions.';
+
+COMMENT ON COLUMN outbox.subscription.event_types IS 'order.created, order.* (everything below order) or *.';
+
+COMMENT ON COLUMN outbox.subscription.filter IS 'Over the payload: matches when its first item exists and is neither false nor null.';
+
+COMMENT ON COLUMN outbox.subscription.headers IS 'Static request headers, name to value.';
+
+COMMENT ON COLUMN outbox.subscription.signature IS 'The signature profile.';
+
+COMMENT ON COLUMN outbox.subscription.signature_header IS 'The header that carries the signature; null is the profile''s own.';
+
+COMMENT ON COLUMN outbox.subscription.envelope IS 'The shape of the body.';
+
+COMMENT ON COLUMN outbox.subscription.timeout IS 'The time one attempt may take; null is the setting default_timeout.';
+
+COMMENT ON COLUMN outbox.subscription.max_in_flight IS 'Attempts under way at once in one relay; null is the relay''s own max_in_flight.';
+
+COMMENT ON COLUMN outbox.subscription.rate_limit IS 'Attempts a second, by all relays together; null is without limit.';
+
+COMMENT ON COLUMN outbox.subscription.ordered IS 'Events with one ordering_key are delivered one after the other, in log order; those without have no order.';
+
+COMMENT ON COLUMN outbox.subscription.active IS 'False while paused, disabled or unsubscribed: nothing is created or sent.';
+
+COMMENT ON COLUMN outbox.subscription.managed_by IS 'configuration, if outboxd''s configuration keeps it in step; null if it was made by hand.';
+
+COMMENT ON COLUMN outbox.subscription.version IS 'Rises with each change; a relay reloads what it holds in an older version.';
+
+CREATE TABLE outbox_relay.finished (
+    subscription_id bigint NOT NULL,
+    event_seq bigint NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone DEFAULT now() NOT NULL,
+    attempts integer NOT NULL,
+    last_status_code smallint,
+    state text NOT NULL,
+    last_error text,
+    CONSTRAINT finished_state CHECK ((state = ANY (ARRAY['succeeded'::text, 'dead_letter'::text, 'cancelled'::text])))
+)
+PARTITION BY RANGE (event_seq);
+
+COMMENT ON TABLE outbox_relay.finished IS 'Deliveries that came to an end.';
+
+CREATE TABLE outbox_relay.queue (
+    subscription_id bigint NOT NULL,
+    event_seq bigint NOT NULL,
+    next_attempt_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    epoch integer,
+    attempts integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    last_status_code smallint,
+    state text NOT NULL,
+    cause text DEFAULT 'schedule'::text NOT NULL,
+    last_error text,
+    ordering_key text,
+    CONSTRAINT queue_cause CHECK ((cause = ANY (ARRAY['schedule'::text, 'replay'::text, 'test'::text]))),
+    CONSTRAINT queue_due CHECK (((state = 'leased'::text) = (next_attempt_at IS NULL))),
+    CONSTRAINT queue_lease CHECK (((state = 'leased'::text) = (epoch IS NOT NULL))),
+    CONSTRAINT queue_state CHECK ((state = ANY (ARRAY['pending'::text, 'leased'::text, 'failed'::text])))
+)
+WITH (fillfactor='90', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='20000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='200000', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE outbox_relay.queue IS 'Outstanding deliveries: pending, leased to a relay, or failed with another attempt scheduled.';
+
+COMMENT ON COLUMN outbox_relay.queue.next_attempt_at IS 'When it is due; null while it is leased; infinity while it is parked behind an earlier event of its ordering key.';
+
+COMMENT ON COLUMN outbox_relay.queue.epoch IS 'The relay that holds the lease. Results count only while it does: this column is the fence.';
+
+COMMENT ON COLUMN outbox_relay.queue.attempts IS 'Attempts made so far, over all runs.';
+
+COMMENT ON COLUMN outbox_relay.queue.failures IS 'Failed attempts of this run: the position in the retry schedule.';
+
+COMMENT ON COLUMN outbox_relay.queue.cause IS 'Why the next attempt is made.';
+
+COMMENT ON COLUMN outbox_relay.queue.ordering_key IS 'Set where the subscription was ordered when the event was expanded: such deliveries are made one after the other.';
+
+CREATE TABLE outbox_relay.relay (
+    epoch integer NOT NULL,
+    name text NOT NULL,
+    version text NOT NULL,
+    environment text NOT NULL,
+    hold text,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    fenced_at timestamp with time zone
+);
+
+COMMENT ON TABLE outbox_relay.relay IS 'One life of one relay. Alive as long as its session holds the advisory lock of its epoch.';
+
+COMMENT ON COLUMN outbox_relay.relay.hold IS 'Why this relay sends nothing, if it does not.';
+
+COMMENT ON COLUMN outbox_relay.relay.fenced_at IS 'When it ended or was found dead; its leases were handed back in the same transaction.';
+
+CREATE VIEW outbox.delivery AS
+ SELECT d.subscription_id,
+    d.event_seq,
+    s.tenant_id,
+    d.state,
+    d.attempts,
+    d.next_attempt_at,
+    r.name AS leased_by,
+    d.last_status_code,
+    d.last_error,
+    d.created_at,
+    d.updated_at,
+    d.finished_at
+   FROM ((( SELECT queue.subscription_id,
+            queue.event_seq,
+            queue.state,
+            queue.attempts,
+            queue.next_attempt_at,
+            queue.epoch,
+            queue.last_status_code,
+            queue.last_error,
+            queue.created_at,
+            queue.updated_at,
+            NULL::timestamp with time zone AS finished_at
+           FROM outbox_relay.queue
+        UNION ALL
+         SELECT finished.subscription_id,
+            finished.event_seq,
+            finished.state,
+            finished.attempts,
+            NULL::timestamp with time zone,
+            NULL::integer,
+            finished.last_status_code,
+            finished.last_error,
+            finished.created_at,
+            finished.finished_at,
+            finished.finished_at
+           FROM outbox_relay.finished) d
+     LEFT JOIN outbox.subscription s ON ((s.subscription_id = d.subscription_id)))
+     LEFT JOIN outbox_relay.relay r ON ((r.epoch = d.epoch)));
+
+COMMENT ON VIEW outbox.delivery IS 'One event for one subscription: outstanding or finished.';
+
+COMMENT ON COLUMN outbox.delivery.state IS 'pending, leased, failed (another attempt is scheduled), succeeded, dead_letter (given up) or cancelled.';
+
+COMMENT ON COLUMN outbox.delivery.attempts IS 'Attempts made so far, over all runs.';
+
+COMMENT ON COLUMN outbox.delivery.next_attempt_at IS 'When it is due; infinity while it waits for an earlier event of its ordering key.';
+
+CREATE FUNCTION outbox_http.delivery(d outbox.delivery) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- A delivery as the API shows it: #/components/schemas/Delivery.
+select json_build_object('delivery_id', d.subscription_id || '-' || d.event_seq, 'subscription_id', d.subscription_id,
+    'subscription', (select s.name from outbox.subscription s where s.subscription_id = d.subscription_id), 'event_seq', d.event_seq,
+    'event_id', e.event_id, 'type', e.type, 'tenant_id', d.tenant_id, 'state', d.state, 'attempts', d.attempts,
+    'next_attempt_at', case when isfinite(d.next_attempt_at) then d.next_attempt_at end, 'parked', coalesce(d.next_attempt_at = 'infinity', false),
+    'leased_by', d.leased_by, 'last_status_code', d.last_status_code, 'last_error', d.last_error,
+    'created_at', d.created_at, 'updated_at', d.updated_at, 'finished_at', d.finished_at)
+from (select d.event_seq) w left join outbox.event e using (event_seq)
+$$;
+
+COMMENT ON FUNCTION outbox_http.delivery(d outbox.delivery) IS 'A delivery as the API shows it.';
+
+CREATE TABLE outbox.event_type (
+    type text NOT NULL,
+    description text,
+    version text,
+    schema jsonb,
+    example jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    archived_at timestamp with time zone
+);
+
+COMMENT ON TABLE outbox.event_type IS 'The catalog. While it is empty every type is accepted; from the first entry on, an undefined or archived type is refused in the producer''s transaction.';
+
+COMMENT ON COLUMN outbox.event_type.schema IS 'JSON Schema of the payload, for receivers.';
+
+COMMENT ON COLUMN outbox.event_type.archived_at IS 'From then on events of this type are refused.';
+
+CREATE FUNCTION outbox_http.event_type(t outbox.event_type) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- An entry of the catalog as the API shows it: #/components/schemas/EventType.
+select json_build_object('type', t.type, 'description', t.description, 'version', t.version, 'schema', t.schema, 'example', t.example,
+    'created_at', t.created_at, 'updated_at', t.updated_at, 'archived_at', t.archived_at)
+$$;
+
+COMMENT ON FUNCTION outbox_http.event_type(t outbox.event_type) IS 'An entry of the catalog as the API shows it.';
+
+CREATE FUNCTION outbox_http.explain_event(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    id  uuid := (request ->> 'event_id')::uuid;
+    seq bigint := outbox_http.find_event(tenant, id);
+begin
+    return json_build_object('event_id', id, 'data', (
+        select coalesce(json_agg(json_build_object('subscription_id', x.subscription_id, 'name', x.name, 'verdict', x.verdict, 'detail', x.detail,
+            'attempts', x.attempts, 'next_attempt_at', case when isfinite(x.next_attempt_at) then x.next_attempt_at end,
+            'delivery_id', case when x.verdict in ('pending', 'leased', 'failed', 'succeeded', 'dead_letter', 'cancelled')
+                then x.subscription_id || '-' || seq end) order by x.subscription_id), '[]')
+        from outbox.explain(id, tenant_id => tenant) x));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.explain_event(tenant text, request jsonb) IS 'GET /events/{event_id}/explain';
+
+CREATE FUNCTION outbox_http.find_delivery(tenant text, id text) RETURNS outbox.delivery
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The delivery with this id (subscription_id-event_seq), if the token may see it.
+declare
+    d outbox.delivery;
+begin
+    select * into d from outbox.delivery v
+    where v.subscription_id = split_part(find_delivery.id, '-', 1)::bigint and v.event_seq = split_part(find_delivery.id, '-', 2)::bigint
+      and (find_delivery.tenant is null or v.tenant_id = find_delivery.tenant);
+    if not found then
+        raise exception using errcode = 'OB021', message = format('there is no delivery %s', find_delivery.id),
+            hint = 'GET /deliveries lists those that this token may see; GET /events/{id}/explain says why there is none.';
+    end if;
+    return d;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.find_delivery(tenant text, id text) IS 'The delivery with this id, if the token may see it.';
+
+CREATE FUNCTION outbox_http.find_event(tenant text, id uuid) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The position of the newest event with this id, if the token may see it.
+declare
+    seq bigint;
+begin
+    select e.event_seq into seq from outbox.event e
+    where e.event_id = find_event.id and (find_event.tenant is null or e.tenant_id = find_event.tenant)
+    order by e.event_seq desc limit 1;
+    if not found then
+        raise exception using errcode = 'OB021', message = format('there is no event %s', find_event.id),
+            hint = 'It was not committed, or its segment was dropped (setting retention).';
+    end if;
+    return seq;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.find_event(tenant text, id uuid) IS 'The position of an event, if the token may see it.';
+
+CREATE FUNCTION outbox_http.find_webhook(tenant text, id bigint) RETURNS outbox.subscription
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The subscription, if the token may see it; otherwise, and of another tenant, there is none.
+declare
+    s outbox.subscription;
+begin
+    select * into s from outbox.subscription t
+    where t.subscription_id = find_webhook.id and (find_webhook.tenant is null or t.tenant_id = find_webhook.tenant);
+    if not found then
+        raise exception using errcode = 'OB020', message = format('there is no subscription %s', find_webhook.id),
+            hint = 'GET /webhooks lists those that this token may see.';
+    end if;
+    return s;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.find_webhook(tenant text, id bigint) IS 'The subscription, if the token may see it.';
+
+CREATE FUNCTION outbox_http.get_activity(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    minutes constant integer := coalesce((request ->> 'minutes')::integer, 10);
+    answer  json;
+begin
+    perform outbox_http.require_unbound(tenant);
+    with a as materialized (select * from outbox.activity(minutes)),
+    shown as (
+        select a.at, json_build_object('at', coalesce(a.at, (select min(b.at) from a b)), 'delivered', a.delivered, 'failed', a.failed,
+            'first_delivered', a.first_delivered, 'first_failed', a.first_failed,
+            'attempt_ms', json_build_object('p50', a.attempt_p50_ms, 'p95', a.attempt_p95_ms, 'p99', a.attempt_p99_ms),
+            'commit_ms', json_build_object('p50', a.commit_p50_ms, 'p95', a.commit_p95_ms, 'p99', a.commit_p99_ms)) as span
+        from a)
+    select json_build_object('step_seconds', minutes, 'steps', json_agg(s.span order by s.at) filter (where s.at is not null),
+        'total', (select t.span from shown t where t.at is null)) into answer
+    from shown s;
+    return answer;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.get_activity(tenant text, request jsonb) IS 'GET /activity';
+
+CREATE FUNCTION outbox_http.get_delivery(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    d outbox.delivery := outbox_http.find_delivery(tenant, request ->> 'delivery_id');
+begin
+    return (outbox_http.delivery(d)::jsonb || jsonb_build_object(
+        'attempt_log', (select coalesce(jsonb_agg(to_jsonb(a) - '{subscription_id,event_seq}'::text[] order by a.attempt), '[]')
+            from (select * from outbox.attempt t where t.subscription_id = d.subscription_id and t.event_seq = d.event_seq
+                  order by t.attempt desc limit 200) a),
+        'schedule', (select coalesce(jsonb_agg(n order by n), '[]') from outbox.next_attempts(d.subscription_id, d.event_seq) n)))::json;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.get_delivery(tenant text, request jsonb) IS 'GET /deliveries/{delivery_id}';
+
+CREATE FUNCTION outbox_http.get_event(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+select json_build_object('event_seq', e.event_seq, 'event_id', e.event_id, 'tenant_id', e.tenant_id, 'type', e.type, 'payload', e.payload,
+    'occurred_at', e.occurred_at, 'ordering_key', e.ordering_key, 'priority', e.priority,
+    'deliver_at', case when isfinite(e.deliver_at) then e.deliver_at end, 'metadata', e.metadata)
+from outbox.event e
+where e.event_seq = outbox_http.find_event(tenant, (request ->> 'event_id')::uuid)
+$$;
+
+COMMENT ON FUNCTION outbox_http.get_event(tenant text, request jsonb) IS 'GET /events/{event_id}';
+
+CREATE FUNCTION outbox_http.get_event_type(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    t outbox.event_type;
+begin
+    select * into t from outbox.event_type e where e.type = request ->> 'type';
+    if not found then
+        raise exception using errcode = 'OB021', message = format('event type %s is not in the catalog', quote_nullable(request ->> 'type')),
+            hint = 'GET /event-types lists it.';
+    end if;
+    return outbox_http.event_type(t);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.get_event_type(tenant text, request jsonb) IS 'GET /event-types/{type}';
+
+CREATE FUNCTION outbox_http.get_status(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- outbox.status(). A token that is bound to a tenant sees the counts of its own subscriptions, and of the log nothing.
+declare
+    st record;
+    own record;
+begin
+    select * into st from outbox.status();
+    if tenant is null then
+        return json_build_object('log_head', st.log_head, 'unexpanded_events', st.unexpanded_events, 'pending', st.pending, 'leased', st.leased,
+            'failed', st.failed, 'dead_letters', st.dead_letters, 'oldest_due', st.oldest_due,
+            'lag_seconds', round(extract(epoch from st.lag), 3), 'relays', st.relays, 'hold', st.hold, 'environment', st.environment);
+    end if;
+    select count(*) filter (where d.state = 'pending') as pending, count(*) filter (where d.state = 'leased') as leased,
+           count(*) filter (where d.state = 'failed') as failed into own
+    from outbox.delivery d where d.tenant_id = tenant and d.state in ('pending', 'leased', 'failed');
+    return json_build_object('log_head', null, 'unexpanded_events', null, 'pending', own.pending, 'leased', own.leased, 'failed', own.failed,
+        'dead_letters', (select count(*) from outbox.delivery d where d.tenant_id = tenant and d.state = 'dead_letter'),
+        'oldest_due', null, 'lag_seconds', round(extract(epoch from st.lag), 3), 'relays', st.relays, 'hold', st.hold, 'environment', st.environment);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.get_status(tenant text, request jsonb) IS 'GET /status';
+
+CREATE FUNCTION outbox_http.get_webhook(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+select outbox_http.webhook(outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint))
+$$;
+
+COMMENT ON FUNCTION outbox_http.get_webhook(tenant text, request jsonb) IS 'GET /webhooks/{subscription_id}';
+
+CREATE FUNCTION outbox_http.hold(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform outbox_http.require_unbound(tenant);
+    perform outbox.hold(request #>> '{body,reason}');
+    return outbox_http.get_status(tenant, request);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.hold(tenant text, request jsonb) IS 'PUT /hold';
+
+CREATE FUNCTION outbox_http.list_audit(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+with page as (
+    select a.* from outbox.audit a
+    where (outbox_http.tenant_of(tenant, request ->> 'tenant_id') is null or a.tenant_id = outbox_http.tenant_of(tenant, request ->> 'tenant_id'))
+      and (request ->> 'subscription_id' is null or a.subscription_id = (request ->> 'subscription_id')::bigint)
+      and (request ->> 'action' is null or a.action = request ->> 'action')
+      and (request ->> 'cursor' is null or a.audit_id < (outbox_http.position_of(request ->> 'cursor', 1))[1])
+    order by a.audit_id desc limit coalesce((request ->> 'limit')::integer, 50) + 1),
+shown as (select * from page order by audit_id desc limit coalesce((request ->> 'limit')::integer, 50))
+select json_build_object('data', (select coalesce(json_agg(json_build_object('audit_id', a.audit_id, 'at', a.at, 'actor', a.actor, 'db_user', a.db_user,
+        'via', a.via, 'action', a.action, 'tenant_id', a.tenant_id, 'subscription_id', a.subscription_id, 'event_seq', a.event_seq,
+        'detail', a.detail) order by a.audit_id desc), '[]') from shown a),
+    'next_cursor', case when (select count(*) from page) > (select count(*) from shown) then (select min(audit_id) from shown)::text end)
+$$;
+
+COMMENT ON FUNCTION outbox_http.list_audit(tenant text, request jsonb) IS 'GET /audit';
+
+CREATE FUNCTION outbox_http.list_deliveries(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+select case when request ->> 'event_id' is null then outbox_http.deliveries(tenant, request)
+    else (select json_build_object('data', coalesce(json_agg(outbox_http.delivery(d.*::outbox.delivery) order by d.subscription_id desc), '[]'), 'next_cursor', null)
+        from outbox.event e
+        join outbox.subscription s on s.tenant_id = e.tenant_id
+        cross join lateral (select v.* from outbox.delivery v where v.subscription_id = s.subscription_id and v.event_seq = e.event_seq) d
+        where e.event_id = (request ->> 'event_id')::uuid
+          and (outbox_http.tenant_of(tenant, request ->> 'tenant_id') is null or e.tenant_id = outbox_http.tenant_of(tenant, request ->> 'tenant_id'))
+          and (request ->> 'subscription_id' is null or d.subscription_id = (request ->> 'subscription_id')::bigint)
+          and (request ->> 'state' is null or d.state = request ->> 'state')) end
+$$;
+
+COMMENT ON FUNCTION outbox_http.list_deliveries(tenant text, request jsonb) IS 'GET /deliveries';
+
+CREATE FUNCTION outbox_http.list_event_types(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- By name in byte order; the cursor is the last name.
+with page as (
+    select t.* from outbox.event_type t
+    where request ->> 'cursor' is null or t.type collate "C" > request ->> 'cursor'
+    order by t.type collate "C" limit coalesce((request ->> 'limit')::integer, 50) + 1),
+shown as (select * from page order by type collate "C" limit coalesce((request ->> 'limit')::integer, 50))
+select json_build_object('data', (select coalesce(json_agg(outbox_http.event_type(s.*::outbox.event_type) order by s.type collate "C"), '[]') from shown s),
+    'next_cursor', case when (select count(*) from page) > (select count(*) from shown) then (select max(type collate "C") from shown) end)
+$$;
+
+COMMENT ON FUNCTION outbox_http.list_event_types(tenant text, request jsonb) IS 'GET /event-types';
+
+CREATE FUNCTION outbox_http.list_relays(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform outbox_http.require_unbound(tenant);
+    return (select json_build_object('data', coalesce(json_agg(r order by r.epoch desc), '[]')) from outbox.relays() r);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.list_relays(tenant text, request jsonb) IS 'GET /relays';
+
+CREATE FUNCTION outbox_http.list_retry_policies(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+select json_build_object('data', coalesce(json_agg(json_build_object('name', p.name,
+    'delays_seconds', array(select extract(epoch from d.delay)::double precision from unnest(p.delays) with ordinality d (delay, place) order by d.place),
+    'jitter', p.jitter, 'max_age_seconds', extract(epoch from p.max_age)::double precision) order by p.name), '[]'))
+from outbox.retry_policy p
+$$;
+
+COMMENT ON FUNCTION outbox_http.list_retry_policies(tenant text, request jsonb) IS 'GET /retry-policies';
+
+CREATE FUNCTION outbox_http.list_settings(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+select json_build_object('data', json_agg(outbox_http.setting(s.*::outbox.setting) order by s.name)) from outbox.setting s
+$$;
+
+COMMENT ON FUNCTION outbox_http.list_settings(tenant text, request jsonb) IS 'GET /settings';
+
+CREATE FUNCTION outbox_http.list_tokens(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+with page as (
+    select t.* from outbox.token t
+    where (tenant is null or t.tenant_id = tenant)
+      and (request ->> 'cursor' is null or t.token_id < (outbox_http.position_of(request ->> 'cursor', 1))[1])
+    order by t.token_id desc limit coalesce((request ->> 'limit')::integer, 50) + 1),
+shown as (select * from page order by token_id desc limit coalesce((request ->> 'limit')::integer, 50))
+select json_build_object('data', (select coalesce(json_agg(outbox_http.token(s.*::outbox.token) order by s.token_id desc), '[]') from shown s),
+    'next_cursor', case when (select count(*) from page) > (select count(*) from shown) then (select min(token_id) from shown)::text end)
+$$;
+
+COMMENT ON FUNCTION outbox_http.list_tokens(tenant text, request jsonb) IS 'GET /tokens';
+
+CREATE FUNCTION outbox_http.list_webhook_deliveries(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+select outbox_http.deliveries(tenant, request)
+$$;
+
+COMMENT ON FUNCTION outbox_http.list_webhook_deliveries(tenant text, request jsonb) IS 'GET /webhooks/{subscription_id}/deliveries';
+
+CREATE FUNCTION outbox_http.list_webhooks(tenant text, request jsonb) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+with page as (
+    select s.* from outbox.subscription s
+    where (outbox_http.tenant_of(tenant, request ->> 'tenant_id') is null or s.tenant_id = outbox_http.tenant_of(tenant, request ->> 'tenant_id'))
+      and (request ->> 'cursor' is null or s.subscription_id < (outbox_http.position_of(request ->> 'cursor', 1))[1])
+      and (request ->> 'active' is null or s.active = (request ->> 'active')::boolean)
+      and (coalesce((request ->> 'unsubscribed')::boolean, false) or s.unsubscribed_at is null)
+      and (request ->> 'search' is null or position(lower(request ->> 'search') in lower(s.name || ' ' || s.url)) > 0)
+    order by s.subscription_id desc
+    limit coalesce((request ->> 'limit')::integer, 50) + 1),
+shown as (select * from page order by subscription_id desc limit coalesce((request ->> 'limit')::integer, 50))
+select json_build_object(
+    'data', (select coalesce(json_agg(outbox_http.webhook(s.*::outbox.subscription) order by s.subscription_id desc), '[]') from shown s),
+    'next_cursor', case when (select count(*) from page) > (select count(*) from shown) then (select min(subscription_id) from shown)::text end)
+$$;
+
+COMMENT ON FUNCTION outbox_http.list_webhooks(tenant text, request jsonb) IS 'GET /webhooks';
+
+CREATE FUNCTION outbox_http.live_keys(subscription_id bigint) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The keys that sign for a subscription, oldest first.
+select coalesce(json_agg(json_build_object('key_id', k.key_id, 'algorithm', k.algorithm, 'public_key', k.public_key,
+    'created_at', k.created_at, 'expires_at', k.expires_at) order by k.created_at, k.key_id), '[]')
+from outbox.signing_key k
+where k.subscription_id = live_keys.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())
+$$;
+
+COMMENT ON FUNCTION outbox_http.live_keys(subscription_id bigint) IS 'The keys that sign for a subscription.';
+
+CREATE FUNCTION outbox_http.park_delivery(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    d outbox.delivery := outbox_http.find_delivery(tenant, request ->> 'delivery_id');
+begin
+    perform outbox.park(d.subscription_id, d.event_seq, tenant_id => tenant);
+    return outbox_http.delivery(outbox_http.find_delivery(tenant, request ->> 'delivery_id'));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.park_delivery(tenant text, request jsonb) IS 'POST /deliveries/{delivery_id}/park';
+
+CREATE FUNCTION outbox_http.pause_webhook(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    s outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
+begin
+    perform outbox.pause(s.subscription_id, reason => coalesce(request #>> '{body,reason}', 'paused'), tenant_id => tenant);
+    return outbox_http.webhook(outbox_http.find_webhook(tenant, s.subscription_id));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.pause_webhook(tenant text, request jsonb) IS 'POST /webhooks/{subscription_id}/pause';
+
+CREATE FUNCTION outbox_http.position_of(cursor text, parts integer) RETURNS bigint[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+-- A cursor of one or two numbers, joined with a dash; null if there is none.
+begin
+    if position_of.cursor !~ ('^[0-9]{1,18}(-[0-9]{1,18}){' || parts - 1 || '}$') then
+        raise exception using errcode = 'OB060', message = 'this cursor is none of this list', hint = 'Pass next_cursor of the page before, as it is.';
+    end if;
+    return string_to_array(position_of.cursor, '-')::bigint[];
+end
+$_$;
+
+COMMENT ON FUNCTION outbox_http.position_of(cursor text, parts integer) IS 'Reads a cursor.';
+
+CREATE FUNCTION outbox_http.publish_event(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Here the header Idempotency-Key is that of outbox.publish: it is the tenant's, whichever token is used.
+declare
+    b jsonb := request -> 'body';
+begin
+    return json_build_object('event_id', outbox.publish(b ->> 'type', b -> 'payload',
+        tenant_id => coalesce(outbox_http.tenant_of(tenant, b ->> 'tenant_id'), 'default'), event_id => (b ->> 'event_id')::uuid,
+        ordering_key => b ->> 'ordering_key', occurred_at => (b ->> 'occurred_at')::timestamptz, deliver_at => (b ->> 'deliver_at')::timestamptz,
+        priority => coalesce((b ->> 'priority')::smallint, 0::smallint), metadata => nullif(b -> 'metadata', 'null'),
+        idempotency_key => request ->> 'Idempotency-Key'));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.publish_event(tenant text, request jsonb) IS 'POST /events';
+
+CREATE FUNCTION outbox_http.release(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform outbox_http.require_unbound(tenant);
+    perform outbox.release();
+    return outbox_http.get_status(tenant, request);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.release(tenant text, request jsonb) IS 'DELETE /hold';
+
+CREATE FUNCTION outbox_http.replay_deliveries(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- All of them or, if one is not there, none.
+declare
+    dry_run constant boolean := coalesce((request #>> '{body,dry_run}')::boolean, false);
+    d       outbox.delivery;
+    id      text;
+    n       integer := 0;
+begin
+    for id in select distinct t.value from jsonb_array_elements_text(request #> '{body,delivery_ids}') t order by 1 loop
+        d := outbox_http.find_delivery(tenant, id);
+        if not dry_run then
+            perform outbox.replay(d.subscription_id, d.event_seq, tenant_id => tenant);
+        end if;
+        n := n + 1;
+    end loop;
+    return json_build_object('count', n, 'dry_run', dry_run);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.replay_deliveries(tenant text, request jsonb) IS 'POST /deliveries/replay';
+
+CREATE FUNCTION outbox_http.replay_delivery(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    d outbox.delivery := outbox_http.find_delivery(tenant, request ->> 'delivery_id');
+begin
+    perform outbox.replay(d.subscription_id, d.event_seq, tenant_id => tenant);
+    return outbox_http.delivery(outbox_http.find_delivery(tenant, request ->> 'delivery_id'));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.replay_delivery(tenant text, request jsonb) IS 'POST /deliveries/{delivery_id}/replay';
+
+CREATE FUNCTION outbox_http.replay_failed(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    s       outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
+    dry_run boolean := coalesce((request #>> '{body,dry_run}')::boolean, false);
+begin
+    return json_build_object('count', outbox.replay_failed(s.subscription_id, since => (request #>> '{body,since}')::timestamptz,
+        until => (request #>> '{body,until}')::timestamptz, dry_run => dry_run, tenant_id => tenant), 'dry_run', dry_run);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.replay_failed(tenant text, request jsonb) IS 'POST /webhooks/{subscription_id}/replay-failed';
+
+CREATE FUNCTION outbox_http.replay_missing(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    s       outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
+    dry_run boolean := coalesce((request #>> '{body,dry_run}')::boolean, false);
+begin
+    return json_build_object('count', outbox.replay_missing(s.subscription_id, since => (request #>> '{body,since}')::timestamptz,
+        until => (request #>> '{body,until}')::timestamptz, dry_run => dry_run, tenant_id => tenant), 'dry_run', dry_run);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.replay_missing(tenant text, request jsonb) IS 'POST /webhooks/{subscription_id}/replay-missing';
+
+CREATE FUNCTION outbox_http.require_unbound(bound text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses what is about all tenants to a token that is bound to one.
+begin
+    if require_unbound.bound is not null then
+        raise exception using errcode = 'OB022', message = 'this is about all tenants, and the token is bound to one',
+            hint = 'Use a token that outbox.create_token made without tenant_id.';
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.require_unbound(bound text) IS 'Refuses what is about all tenants to a token that is bound to one.';
+
+CREATE FUNCTION outbox_http.resume_webhook(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    s outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
+begin
+    perform outbox.resume(s.subscription_id, tenant_id => tenant);
+    return outbox_http.webhook(outbox_http.find_webhook(tenant, s.subscription_id));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.resume_webhook(tenant text, request jsonb) IS 'POST /webhooks/{subscription_id}/resume';
+
+CREATE FUNCTION outbox_http.revoke_token(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    id bigint := (request ->> 'token_id')::bigint;
+begin
+    perform outbox.revoke_token(id, tenant_id => tenant);
+    return (select outbox_http.token(t.*::outbox.token) from outbox.token t where t.token_id = id);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.revoke_token(tenant text, request jsonb) IS 'DELETE /tokens/{token_id}';
+
+CREATE FUNCTION outbox_http.rotate_secret(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    s       outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
+    created outbox.new_key;
+begin
+    select * into created from outbox.rotate_secret(s.subscription_id, overlap => (request #>> '{body,overlap}')::interval,
+        secret => request #>> '{body,secret}', tenant_id => tenant);
+    return json_build_object('secret', created.secret, 'key_id', created.key_id, 'keys', outbox_http.live_keys(s.subscription_id));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.rotate_secret(tenant text, request jsonb) IS 'POST /webhooks/{subscription_id}/rotate-secret';
+
+CREATE FUNCTION outbox_http.send_test(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    s  outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
+    id uuid := outbox.send_test(s.subscription_id, type => coalesce(request #>> '{body,type}', 'outbox.test'),
+        payload => coalesce(request #> '{body,payload}', '{"test": true}'), tenant_id => tenant);
+begin
+    return json_build_object('event_id', id,
+        'delivery_id', (select s.subscription_id || '-' || e.event_seq from outbox.event e where e.event_id = id));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.send_test(tenant text, request jsonb) IS 'POST /webhooks/{subscription_id}/test';
+
+CREATE TABLE outbox.setting (
+    name text NOT NULL,
+    value text,
+    kind text NOT NULL,
+    minimum text,
+    maximum text,
+    choices text[],
+    description text NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_by text DEFAULT SESSION_USER NOT NULL,
+    CONSTRAINT setting_choices CHECK (((kind = 'choice'::text) = (choices IS NOT NULL))),
+    CONSTRAINT setting_kind CHECK ((kind = ANY (ARRAY['text'::text, 'boolean'::text, 'integer'::text, 'interval'::text, 'retry_policy'::text, 'choice'::text])))
+);
+
+COMMENT ON TABLE outbox.setting IS 'One documented setting of the whole outbox a row; change it with outbox.set(name, value).';
+
+COMMENT ON COLUMN outbox.setting.value IS 'As text, in the form its kind reads.';
+
+COMMENT ON COLUMN outbox.setting.kind IS 'How the value is read and checked.';
+
+COMMENT ON COLUMN outbox.setting.minimum IS 'The least value outbox.set accepts, where there is one.';
+
+COMMENT ON COLUMN outbox.setting.maximum IS 'The greatest value outbox.set accepts, where there is one.';
+
+COMMENT ON COLUMN outbox.setting.choices IS 'The values of a choice.';
+
+CREATE FUNCTION outbox_http.setting(s outbox.setting) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- A setting as the API shows it: #/components/schemas/Setting.
+select json_build_object('name', s.name, 'value', s.value, 'kind', s.kind, 'minimum', s.minimum, 'maximum', s.maximum,
+    'choices', s.choices, 'description', s.description, 'updated_at', s.updated_at, 'updated_by', s.updated_by)
+$$;
+
+COMMENT ON FUNCTION outbox_http.setting(s outbox.setting) IS 'A setting as the API shows it.';
+
+CREATE FUNCTION outbox_http.skip_delivery(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    d outbox.delivery := outbox_http.find_delivery(tenant, request ->> 'delivery_id');
+begin
+    perform outbox.skip(d.subscription_id, d.event_seq, tenant_id => tenant);
+    return outbox_http.delivery(outbox_http.find_delivery(tenant, request ->> 'delivery_id'));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.skip_delivery(tenant text, request jsonb) IS 'POST /deliveries/{delivery_id}/skip';
+
+CREATE FUNCTION outbox_http.tenant_of(bound text, asked text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The tenant a request is about: the token's, or of a token for all the one it names; null is all.
+begin
+    if tenant_of.bound <> tenant_of.asked then
+        raise exception using errcode = 'OB022', message = 'tenant mismatch', hint = 'The token is bound to another tenant than the request names.';
+    end if;
+    return coalesce(tenant_of.bound, tenant_of.asked);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.tenant_of(bound text, asked text) IS 'The tenant a request is about.';
+
+CREATE TABLE outbox.token (
+    token_id bigint NOT NULL,
+    role text NOT NULL,
+    tenant_id text,
+    description text,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_used_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT token_role CHECK ((role = ANY (ARRAY['operator'::text, 'viewer'::text, 'producer'::text])))
+);
+
+COMMENT ON TABLE outbox.token IS 'A token of the HTTP API, without the token. Made by outbox.create_token, ended by outbox.revoke_token.';
+
+COMMENT ON COLUMN outbox.token.role IS 'It may do what the database role outbox_… may.';
+
+COMMENT ON COLUMN outbox.token.tenant_id IS 'The tenant it is bound to; null is all.';
+
+COMMENT ON COLUMN outbox.token.last_used_at IS 'To the minute.';
+
+CREATE FUNCTION outbox_http.token(t outbox.token) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- A token as the API shows it: #/components/schemas/Token.
+select json_build_object('token_id', t.token_id, 'role', t.role, 'tenant_id', t.tenant_id, 'description', t.description,
+    'created_by', t.created_by, 'created_at', t.created_at, 'last_used_at', t.last_used_at, 'expires_at', t.expires_at, 'revoked_at', t.revoked_at)
+$$;
+
+COMMENT ON FUNCTION outbox_http.token(t outbox.token) IS 'A token as the API shows it.';
+
+CREATE FUNCTION outbox_http.update_webhook(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+-- What the body does not name stays as it is; null resets what may be empty.
+declare
+    b    jsonb := request -> 'body';
+    s    outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
+    path jsonpath;
+begin
+    begin
+        path := (b ->> 'filter')::jsonpath;
+    exception when others then
+        raise exception using errcode = 'OB012', message = format('filter is not a valid jsonpath: %s', sqlerrm),
+            hint = 'Write a predicate over the payload, as $.total > 100, or a path that finds something, as $.items[*] ? (@.qty > 5).';
+    end;
+    begin
+        update outbox.subscription t set
+            url = case when b ? 'url' then b ->> 'url' else t.url end,
+            event_types = case when b ? 'event_types' then array(select jsonb_array_elements_text(b -> 'event_types')) else t.event_types end,
+            name = case when b ? 'name' then b ->> 'name' else t.name end,
+            filter = case when b ? 'filter' then path else t.filter end,
+            headers = case when b ? 'headers' then b -> 'headers' else t.headers end,
+            signature = case when b ? 'signature' then b ->> 'signature' else t.signature end,
+            signature_header = case when b ? 'signature_header' then b ->> 'signature_header' else t.signature_header end,
+            envelope = case when b ? 'envelope' then b ->> 'envelope' else t.envelope end,
+            retry_policy = case when b ? 'retry_policy' then b ->> 'retry_policy' else t.retry_policy end,
+            timeout = case when b ? 'timeout' then (b ->> 'timeout')::interval else t.timeout end,
+            max_in_flight = case when b ? 'max_in_flight' then (b ->> 'max_in_flight')::integer else t.max_in_flight end,
+            rate_limit = case when b ? 'rate_limit' then (b ->> 'rate_limit')::numeric else t.rate_limit end,
+            ordered = case when b ? 'ordered' then (b ->> 'ordered')::boolean else t.ordered end,
+            description = case when b ? 'description' then b ->> 'description' else t.description end
+        where t.subscription_id = s.subscription_id;
+    exception when unique_violation then
+        raise exception using errcode = 'OB017', message = format('tenant %s has a subscription named %s already', quote_literal(s.tenant_id), quote_literal(b ->> 'name')),
+            hint = 'Choose another name.';
+    end;
+    return outbox_http.webhook(outbox_http.find_webhook(tenant, s.subscription_id));
+end
+$_$;
+
+COMMENT ON FUNCTION outbox_http.update_webhook(tenant text, request jsonb) IS 'PATCH /webhooks/{subscription_id}';
+
+CREATE FUNCTION outbox_http.webhook(s outbox.subscription) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- A subscription as the API shows it: #/components/schemas/Webhook.
+select json_build_object('subscription_id', s.subscription_id, 'tenant_id', s.tenant_id, 'name', s.name, 'url', s.url,
+    'event_types', s.event_types, 'filter', s.filter::text, 'headers', s.headers, 'signature', s.signature,
+    'signature_header', s.signature_header, 'envelope', s.envelope, 'retry_policy', s.retry_policy, 'timeout', s.timeout::text,
+    'max_in_flight', s.max_in_flight, 'rate_limit', s.rate_limit, 'ordered', s.ordered, 'active', s.active,
+    'disabled_at', s.disabled_at, 'disabled_reason', s.disabled_reason, 'description', s.description, 'managed_by', s.managed_by,
+    'created_by', s.created_by, 'created_at', s.created_at, 'updated_at', s.updated_at, 'unsubscribed_at', s.unsubscribed_at,
+    'health', (select json_build_object('circuit', coalesce(h.circuit, 'closed'), 'circuit_until', h.circuit_until,
+            'consecutive_failures', coalesce(h.consecutive_failures, 0), 'failure_count', coalesce(h.failure_count, 0),
+            'success_count', coalesce(h.success_count, 0), 'last_success_at', h.last_success_at,
+            'last_failure_at', h.last_failure_at, 'failing_since', h.failing_since)
+        from (select s.subscription_id) w left join outbox.subscription_health h using (subscription_id)),
+    'keys', outbox_http.live_keys(s.subscription_id))
+$$;
+
+COMMENT ON FUNCTION outbox_http.webhook(s outbox.subscription) IS 'A subscription as the API shows it.';
+
+CREATE FUNCTION outbox_relay.actor(OUT actor text, OUT via text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Who acts in this session. The daemon says for whom it acts in outbox.actor (a token, the configuration, or
+-- itself); from anybody else that setting is not believed.
+declare
+    claimed  text := nullif(current_setting('outbox.actor', true), '');
+    believed boolean := claimed is not null
+        and (select pg_has_role(session_user, r.oid, 'member') from pg_roles r where r.rolname = 'outbox_relay');
+begin
+    actor := case when believed then claimed else session_user end;
+    via := case when not coalesce(believed, false) then 'sql' when starts_with(claimed, 'token ') then 'http' else 'relay' end;
+    actor := coalesce(actor, session_user);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.actor(OUT actor text, OUT via text) IS 'Who acts in this session, and how.';
 
 CREATE FUNCTION outbox_relay.add_health(subscription_ids bigint[], success_counts bigint[], failure_counts bigint[], trailing_failures bigint[], success_ats timestamp with time zone[], failure_ats timestamp with time zone[]) RETURNS SETOF bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1003,6 +2249,35 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) IS 'Gives a subscription a secret and returns it with its key id.';
 
+CREATE FUNCTION outbox_relay.add_sample(epoch integer, seconds real, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint, attempt_counts bigint[], commit_counts bigint[], asynchronous boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Keeps what a relay did since its last sample. Called by the relay every few seconds in which it did something.
+begin
+    if asynchronous then
+        perform set_config('synchronous_commit', 'off', true);
+    end if;
+    insert into outbox_relay.sample (taken_at, epoch, seconds, delivered, failed, first_delivered, first_failed, attempt_counts, commit_counts)
+    values (clock_timestamp(), add_sample.epoch, add_sample.seconds, add_sample.delivered, add_sample.failed,
+        add_sample.first_delivered, add_sample.first_failed, add_sample.attempt_counts, add_sample.commit_counts);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.add_sample(epoch integer, seconds real, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint, attempt_counts bigint[], commit_counts bigint[], asynchronous boolean) IS 'Keeps what a relay did since its last sample.';
+
+CREATE FUNCTION outbox_relay.add_up(counts bigint[]) RETURNS bigint[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The sum of the rows of a matrix: bucket by bucket.
+select array_agg(b.total order by b.bucket)
+from (select ((c.place - 1) % array_length(add_up.counts, 2)) as bucket, sum(c.count)::bigint as total
+      from unnest(add_up.counts) with ordinality c (count, place) group by 1) b
+$$;
+
+COMMENT ON FUNCTION outbox_relay.add_up(counts bigint[]) IS 'The sum of rows of bucket counts, bucket by bucket.';
+
 CREATE FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT retry_room integer, OUT held_until timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1071,6 +2346,107 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT retry_room integer, OUT held_until timestamp with time zone) IS 'How many deliveries rate limit and circuit allow now.';
 
+CREATE FUNCTION outbox_relay.audit(action text, tenant_id text DEFAULT NULL::text, subscription_id bigint DEFAULT NULL::bigint, event_seq bigint DEFAULT NULL::bigint, detail jsonb DEFAULT NULL::jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Notes an operator's action, in the transaction of the action: what is rolled back was not done.
+-- Called by every function that operators call, and by the triggers on outbox.subscription and outbox.retry_policy.
+insert into outbox.audit (actor, via, action, tenant_id, subscription_id, event_seq, detail)
+select a.actor, a.via, audit.action, audit.tenant_id, audit.subscription_id, audit.event_seq,
+       nullif(jsonb_strip_nulls(audit.detail), '{}')
+from outbox_relay.actor() a
+$$;
+
+COMMENT ON FUNCTION outbox_relay.audit(action text, tenant_id text, subscription_id bigint, event_seq bigint, detail jsonb) IS 'Notes an operator''s action in outbox.audit.';
+
+CREATE FUNCTION outbox_relay.audit_retry_policy() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Notes what was done to a retry policy. After insert, update or delete on outbox.retry_policy.
+begin
+    perform outbox_relay.audit(case tg_op when 'INSERT' then 'define_retry_policy' when 'UPDATE' then 'change_retry_policy' else 'drop_retry_policy' end,
+        detail => jsonb_build_object('name', coalesce(new.name, old.name), 'delays', new.delays::text, 'jitter', new.jitter, 'max_age', new.max_age::text));
+    return null;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.audit_retry_policy() IS 'Trigger: notes what was done to a retry policy.';
+
+CREATE FUNCTION outbox_relay.audit_subscription() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Notes what was done to a subscription, whether by a function or by an update. After insert or update.
+-- A rotation touches no column that is compared here; outbox.rotate_secret notes it.
+declare
+    was  jsonb := case when tg_op = 'UPDATE' then outbox_relay.auditable(old) end;
+    now_ jsonb := outbox_relay.auditable(new);
+    diff jsonb;
+begin
+    if tg_op = 'INSERT' then
+        perform outbox_relay.audit('subscribe', new.tenant_id, new.subscription_id, detail => jsonb_strip_nulls(now_));
+        return null;
+    end if;
+    select jsonb_object_agg(n.key, jsonb_build_object('from', was -> n.key, 'to', n.value)) into diff
+    from jsonb_each(now_) n where n.value is distinct from was -> n.key;
+    if diff is not null then
+        perform outbox_relay.audit('change', new.tenant_id, new.subscription_id, detail => diff);
+    end if;
+    if new.unsubscribed_at is not null and old.unsubscribed_at is null then
+        perform outbox_relay.audit('unsubscribe', new.tenant_id, new.subscription_id, detail => jsonb_build_object('name', new.name));
+    elsif new.active <> old.active then
+        perform outbox_relay.audit(case when new.active then 'resume' when (outbox_relay.actor()).actor = 'relay' then 'disable' else 'pause' end,
+            new.tenant_id, new.subscription_id, detail => jsonb_build_object('reason', new.disabled_reason));
+    end if;
+    return null;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.audit_subscription() IS 'Trigger: notes what was done to a subscription.';
+
+CREATE FUNCTION outbox_relay.auditable(s outbox.subscription) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- What an operator can change of a subscription, for outbox.audit. The query of a URL may hold a token of the
+-- receiver: a change of it shows as its hash.
+select jsonb_build_object('name', s.name,
+    'url', split_part(s.url, '?', 1) || case when s.url like '%?%' then '?…' || left(encode(sha256(convert_to(split_part(s.url, '?', 2), 'UTF8')), 'hex'), 8) else '' end,
+    'event_types', s.event_types, 'filter', s.filter::text, 'headers', s.headers, 'signature', s.signature,
+    'signature_header', s.signature_header, 'envelope', s.envelope, 'retry_policy', s.retry_policy, 'timeout', s.timeout::text,
+    'max_in_flight', s.max_in_flight, 'rate_limit', s.rate_limit, 'ordered', s.ordered, 'description', s.description, 'managed_by', s.managed_by)
+$$;
+
+COMMENT ON FUNCTION outbox_relay.auditable(s outbox.subscription) IS 'What an operator can change of a subscription, for the audit.';
+
+CREATE FUNCTION outbox_relay.begin_request(token_id bigint, key text, fingerprint bytea) RETURNS TABLE(status smallint, answer text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Before a request that carries an Idempotency-Key: no row if it is the first, which is then to be done and
+-- ended with outbox_relay.end_request in the same transaction; else how the first was answered.
+-- Two at once: the second waits for the first's transaction, for as long as its lock_timeout says.
+begin
+    insert into outbox_relay.idempotent_request as r (token_id, key, fingerprint)
+    values (begin_request.token_id, begin_request.key, begin_request.fingerprint)
+    on conflict on constraint idempotent_request_pkey do nothing;
+    if found then
+        return;
+    end if;
+    if (select r.fingerprint <> begin_request.fingerprint from outbox_relay.idempotent_request r
+        where r.token_id = begin_request.token_id and r.key = begin_request.key) then
+        raise exception using errcode = 'OB061', message = 'this Idempotency-Key was used for another request',
+            hint = 'Use a new key for a new request; repeat the first one to have its answer again.';
+    end if;
+    return query select r.status, r.answer from outbox_relay.idempotent_request r
+    where r.token_id = begin_request.token_id and r.key = begin_request.key;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.begin_request(token_id bigint, key text, fingerprint bytea) IS 'Whether a request with this Idempotency-Key was made before, and how it was answered.';
+
 CREATE FUNCTION outbox_relay.burst(rate numeric) RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN make_interval(secs => ((0.1 + ((1)::numeric / rate)))::double precision);
@@ -1108,6 +2484,17 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, event_seq bigint, reason text, leased_too boolean) IS 'Moves outstanding deliveries of a subscription to history as cancelled.';
+
+CREATE FUNCTION outbox_relay.catalog() RETURNS TABLE(type text, description text, version text, schema text, example text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The event types that are not archived, for the section webhooks of /openapi.json.
+select t.type, t.description, t.version, t.schema::text, t.example::text
+from outbox.event_type t where t.archived_at is null order by t.type collate "C"
+$$;
+
+COMMENT ON FUNCTION outbox_relay.catalog() IS 'The event types that are not archived.';
 
 CREATE FUNCTION outbox_relay.charge(subscription_ids bigint[], probed_ids bigint[], leased_ids bigint[]) RETURNS timestamp with time zone
     LANGUAGE sql
@@ -1610,6 +2997,41 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) IS 'Leases deliveries that wait and are due, fairly among subscriptions.';
 
+CREATE FUNCTION outbox_relay.close_session(sha256 bytea) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Ends the session of the cookie with this SHA-256.
+delete from outbox_relay.session s where s.sha256 = close_session.sha256;
+$$;
+
+COMMENT ON FUNCTION outbox_relay.close_session(sha256 bytea) IS 'Ends a session of the console.';
+
+CREATE FUNCTION outbox_relay.compact_samples() RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Samples older than an hour become one a minute and relay, and after a day they go: a chart of a day reads a
+-- few thousand rows, whatever the relays do. Called by maintain, one at a time.
+delete from outbox_relay.sample s where s.taken_at < now() - interval '25 hours';
+with fine as (
+    delete from outbox_relay.sample s
+    where s.seconds < 59 and s.taken_at < date_bin('1 minute', now() - interval '70 minutes', 'epoch') returning s.*),
+coarse as (
+    select date_bin('1 minute', f.taken_at, 'epoch') + interval '59.5 seconds' as taken_at, f.epoch, sum(f.delivered) as delivered,
+           sum(f.failed) as failed, sum(f.first_delivered) as first_delivered, sum(f.first_failed) as first_failed,
+           array_agg(f.attempt_counts) as attempts, array_agg(f.commit_counts) as commits
+    from fine f
+    where cardinality(f.attempt_counts) = cardinality(outbox_relay.latency_bounds_ms()) + 1 and cardinality(f.commit_counts) = cardinality(f.attempt_counts)
+    group by 1, 2)
+insert into outbox_relay.sample (taken_at, epoch, seconds, delivered, failed, first_delivered, first_failed, attempt_counts, commit_counts)
+select c.taken_at, c.epoch, 60, c.delivered, c.failed, c.first_delivered, c.first_failed,
+       outbox_relay.add_up(c.attempts), outbox_relay.add_up(c.commits)
+from coarse c;
+$$;
+
+COMMENT ON FUNCTION outbox_relay.compact_samples() IS 'Makes old samples few.';
+
 CREATE FUNCTION outbox_relay.dead_lettered(subscription_ids bigint[], event_seqs bigint[], ordering_keys text[]) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1656,6 +3078,7 @@ CREATE FUNCTION outbox_relay.disable(subscription_ids bigint[], reason text) RET
 declare
     s outbox.subscription;
 begin
+    perform set_config('outbox.actor', 'relay', true);
     for s in select t.* from outbox.subscription t
              where t.subscription_id = any (disable.subscription_ids) and t.active for no key update skip locked loop
         update outbox.subscription t set active = false, disabled_at = now(), disabled_reason = disable.reason
@@ -1732,6 +3155,60 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.ed25519_public_key(seed bytea) IS 'The public key of an ed25519 seed (RFC 8032).';
+
+CREATE FUNCTION outbox_relay.end_request(token_id bigint, key text, status smallint, answer text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Keeps the answer to a request that carried an Idempotency-Key, for its repetitions. A secret is not kept.
+update outbox_relay.idempotent_request r
+set status = end_request.status,
+    answer = case when end_request.answer::jsonb ? 'secret'
+        then (end_request.answer::jsonb || '{"secret": null}')::text else end_request.answer end
+where r.token_id = end_request.token_id and r.key = end_request.key;
+$$;
+
+COMMENT ON FUNCTION outbox_relay.end_request(token_id bigint, key text, status smallint, answer text) IS 'Keeps the answer to a request that carried an Idempotency-Key.';
+
+CREATE FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) RETURNS TABLE(token_id bigint, role text, tenant_id text, description text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Who holds this credential (kind token: a token; kind session: a console's cookie), given by its SHA-256;
+-- no row if nobody does. From here on the transaction acts in that name: see outbox_relay.actor.
+-- A session ends when nothing was done for idle_limit, after twelve hours, and with its token. With touch false
+-- (what the console asks by itself) being here does not count as doing something.
+-- Called by the HTTP API at the start of each request, whose transaction then takes the role.
+#variable_conflict use_column
+declare
+    t outbox.token;
+begin
+    select k.* into t from outbox.token k
+    where k.token_id = case enter.kind
+            when 'token' then (select h.token_id from outbox_relay.token_hash h where h.sha256 = enter.sha256)
+            when 'session' then (select s.token_id from outbox_relay.session s where s.sha256 = enter.sha256
+                and s.seen_at > now() - enter.idle_limit and s.created_at > now() - interval '12 hours') end
+      and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
+    if not found then
+        return;
+    end if;
+    perform set_config('outbox.actor', format('token %s', t.token_id) || coalesce(' (' || t.description || ')', ''), true);
+    if enter.touch then
+        -- To the minute, and not if somebody else is at it: a request waits for no other.
+        update outbox.token k set last_used_at = now()
+        where k.token_id = (select i.token_id from outbox.token i where i.token_id = t.token_id
+            and (i.last_used_at is null or i.last_used_at < now() - interval '1 minute') for no key update skip locked);
+        if enter.kind = 'session' then
+            update outbox_relay.session s set seen_at = now()
+            where s.sha256 = (select i.sha256 from outbox_relay.session i where i.sha256 = enter.sha256
+                and i.seen_at < now() - least(interval '1 minute', enter.idle_limit / 4) for no key update skip locked);
+        end if;
+    end if;
+    return query select t.token_id, t.role, t.tenant_id, t.description;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) IS 'Who holds a credential of the HTTP API; the transaction acts in that name from then on.';
 
 CREATE FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) RETURNS TABLE(event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamp with time zone, traceparent text, subscription_ids bigint[], versions bigint[], expanded integer, queued integer, more boolean, prioritised boolean)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2039,6 +3516,25 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.first_of_key(subscription_id bigint, ordering_key text) IS 'The position of the first outstanding delivery of an ordering key.';
 
+CREATE FUNCTION outbox_relay.gauges() RETURNS TABLE(log_head bigint, unexpanded_events bigint, pending bigint, leased bigint, failed bigint, dead_letters bigint, relays bigint, on_hold boolean, lag_s double precision, oldest_due_s double precision, segments bigint, closed_segments bigint, stopped_keys bigint, circuits_open bigint, circuits_half_open bigint, disabled bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- What /metrics says of the whole fleet, and /readyz judges by. Called by the daemon at most once a second.
+select s.log_head, s.unexpanded_events, s.pending, s.leased, s.failed, s.dead_letters, s.relays, s.hold is not null,
+       extract(epoch from s.lag)::double precision,
+       coalesce(extract(epoch from greatest(now() - s.oldest_due, interval '0')), 0)::double precision,
+       (select count(*) from outbox_relay.segment g where g.closed_at is null),
+       (select count(*) from outbox_relay.segment g where g.closed_at is not null),
+       (select count(*) from outbox.stopped_key),
+       (select count(*) from outbox.subscription_health h where h.circuit <> 'closed' and h.circuit = 'open'),
+       (select count(*) from outbox.subscription_health h where h.circuit <> 'closed' and h.circuit = 'half_open'),
+       (select count(*) from outbox.subscription s where not s.active and s.unsubscribed_at is null)
+from outbox.status() s
+$$;
+
+COMMENT ON FUNCTION outbox_relay.gauges() IS 'What /metrics says of the whole fleet.';
+
 CREATE FUNCTION outbox_relay.give_up(subscription_id bigint, event_seq bigint, reason text) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2099,6 +3595,16 @@ $_$;
 
 COMMENT ON FUNCTION outbox_relay.guard_event() IS 'Writes the rules of an acceptable event into the trigger on outbox.event.';
 
+CREATE FUNCTION outbox_relay.has_tokens() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Whether there is a token that somebody could come with. The daemon asks before it listens beyond loopback.
+select exists (select from outbox.token t where t.revoked_at is null and (t.expires_at is null or t.expires_at > now()))
+$$;
+
+COMMENT ON FUNCTION outbox_relay.has_tokens() IS 'Whether there is a live token of the HTTP API.';
+
 CREATE FUNCTION outbox_relay.header_refusal(name text) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2151,6 +3657,17 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.judge_environment(epoch integer) IS 'Holds a relay that is configured for another environment or faces a restored database.';
+
+CREATE FUNCTION outbox_relay.latency_bounds_ms() RETURNS double precision[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The upper bounds of the latency buckets, in milliseconds; what is longer is in one more bucket. The same as
+-- LATENCY_BOUNDS_S in src/metrics.rs, which a test compares.
+select '{0.5,1,2,3,5,7.5,10,15,20,30,50,75,100,150,200,300,500,750,1000,1500,2000,3000,5000,10000,15000,30000,60000,300000}'::double precision[]
+$$;
+
+COMMENT ON FUNCTION outbox_relay.latency_bounds_ms() IS 'The upper bounds of the latency buckets of outbox_relay.sample.';
 
 CREATE FUNCTION outbox_relay.lift_stop(subscription_id bigint, event_seq bigint) RETURNS boolean
     LANGUAGE plpgsql
@@ -2255,6 +3772,11 @@ begin
     end loop;
     delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
     delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
+    perform outbox_relay.compact_samples();
+    delete from outbox.audit a where a.at < now() - (select value::interval from outbox.setting where name = 'audit_retention');
+    delete from outbox_relay.session t where t.seen_at < now() - interval '1 day' or t.created_at < now() - interval '1 day';
+    delete from outbox_relay.idempotent_request t
+    where t.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention');
 
     for n in current .. current + 2 loop
         if not exists (select from outbox_relay.segment g where g.segment = n) then
@@ -2359,6 +3881,18 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.normal_patterns(event_types text[]) IS 'Event type patterns without those that another covers.';
 
+CREATE FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- A browser has signed in with a token: from now on the cookie with this SHA-256 stands for it.
+insert into outbox_relay.session (sha256, token_id) values (open_session.sha256, open_session.token_id);
+select outbox_relay.audit('sign_in', t.tenant_id, detail => jsonb_build_object('token_id', t.token_id))
+from outbox.token t where t.token_id = open_session.token_id;
+$$;
+
+COMMENT ON FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) IS 'Begins a session of the console.';
+
 CREATE FUNCTION outbox_relay.park_behind(subscription_id bigint, event_seq bigint, ordering_key text) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2427,6 +3961,26 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.park_behind(subscription_id bigint, event_seq bigint, ordering_key text) IS 'Lets a due delivery wait while another one of its ordering key goes before it.';
 
+CREATE FUNCTION outbox_relay.quantile_ms(counts bigint[], share double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The time within which this share (0.99) of what was counted lies: within its bucket, evenly spread, as
+-- Prometheus' histogram_quantile has it. Null if nothing was counted.
+with bounds as (
+    select outbox_relay.latency_bounds_ms() as upto),
+cumulative as (
+    select c.place, c.count, sum(c.count) over (order by c.place) as upto, sum(c.count) over () * quantile_ms.share as wanted
+    from unnest(quantile_ms.counts) with ordinality c (count, place))
+select case when c.place > cardinality(b.upto) then b.upto[cardinality(b.upto)]
+            else coalesce(b.upto[c.place - 1], 0) + (b.upto[c.place] - coalesce(b.upto[c.place - 1], 0)) * (c.wanted - (c.upto - c.count)) / c.count end
+from cumulative c, bounds b
+where c.count > 0 and c.upto >= c.wanted
+order by c.place limit 1
+$$;
+
+COMMENT ON FUNCTION outbox_relay.quantile_ms(counts bigint[], share double precision) IS 'A quantile of bucket counts, in milliseconds.';
+
 CREATE FUNCTION outbox_relay.queue_key(ordering_key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (octet_length(ordering_key) <= 255) THEN ordering_key ELSE ('sha256:'::text || encode(sha256(convert_to(ordering_key, 'UTF8'::name)), 'hex'::text)) END;
@@ -2473,6 +4027,7 @@ begin
     end if;
     perform pg_advisory_xact_lock(1869968482, 7);
     perform set_config('outbox.override_managed', 'on', true);
+    perform set_config('outbox.actor', 'configuration', true);
     begin
         for w in select e.value from jsonb_array_elements(reconcile.wanted) e loop
             begin
@@ -2904,6 +4459,71 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.release_next(subscription_ids bigint[], ordering_keys text[]) IS 'Makes the next delivery of ordering keys due.';
 
+CREATE FUNCTION outbox_relay.replay_one(subscription_id bigint, event_seq bigint, tenant_id text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Sends one event to one subscription again, now, with a full schedule; returns the delivery's state.
+--
+--   finished          back into the queue
+--   pending, failed   due now
+--   leased            is being sent this moment: nothing to do
+--   never created     created, if the event is the same tenant's (a subscription made later, a pause)
+--
+-- Closes the subscription's circuit, and lifts the stop of an ordering key that this event has stopped. At an
+-- ordered subscription it goes before what is outstanding of its key, and after what is under way.
+-- Called by the functions that replay, which note it in the audit.
+declare
+    s outbox.subscription := outbox_relay.require_subscription(replay_one.subscription_id, replay_one.tenant_id);
+    e record;
+begin
+    if s.unsubscribed_at is not null then
+        raise exception using errcode = 'OB023', message = format('subscription %s was unsubscribed', s.subscription_id),
+            hint = 'Make a new one with outbox.subscribe and replay to that.';
+    end if;
+    update outbox_relay.queue q
+    set next_attempt_at = now(), failures = 0, cause = 'replay', updated_at = now()
+    where q.subscription_id = replay_one.subscription_id and q.event_seq = replay_one.event_seq and q.state <> 'leased';
+    if not found and not exists (select from outbox_relay.queue q
+        where q.subscription_id = replay_one.subscription_id and q.event_seq = replay_one.event_seq) then
+        with again as (
+            delete from outbox_relay.finished f
+            where f.subscription_id = replay_one.subscription_id and f.event_seq = replay_one.event_seq returning f.*)
+        insert into outbox_relay.queue (subscription_id, event_seq, created_at, attempts, last_status_code, last_error, state, cause,
+            next_attempt_at, priority, ordering_key)
+        select a.subscription_id, a.event_seq, a.created_at, a.attempts, a.last_status_code, a.last_error,
+               case when a.attempts > 0 then 'failed' else 'pending' end, 'replay', now(), coalesce(v.priority, 0::smallint),
+               case when s.ordered then outbox_relay.queue_key(v.ordering_key) end
+        from again a left join outbox.event v on v.event_seq = a.event_seq;
+        if not found then
+            select v.tenant_id, v.addressed_to, v.priority, case when s.ordered then outbox_relay.queue_key(v.ordering_key) end as ordering_key,
+                   outbox_relay.expanded_before(v.xact, v.event_seq, c.seen, c.target, c.position, c.floor_seq) as expanded into e
+            from outbox.event v, lateral (select * from outbox_relay.cursor order by cursor_id desc limit 1) c
+            where v.event_seq = replay_one.event_seq;
+            if not found then
+                raise exception using errcode = 'OB021', message = format('there is no event %s', coalesce(replay_one.event_seq::text, 'null')),
+                    hint = 'Its segment may have been dropped, see the setting retention.';
+            elsif e.tenant_id <> s.tenant_id or coalesce(e.addressed_to, s.subscription_id) <> s.subscription_id then
+                raise exception using errcode = 'OB022', message = 'tenant mismatch',
+                    hint = format('Event %s is not for the tenant of subscription %s.', replay_one.event_seq, s.subscription_id);
+            elsif not e.expanded then
+                raise exception using errcode = 'OB023', message = format('event %s is not expanded yet', replay_one.event_seq),
+                    hint = 'It will be delivered in its turn; see outbox.explain(event_id).';
+            end if;
+            insert into outbox_relay.queue (subscription_id, event_seq, state, cause, next_attempt_at, priority, ordering_key)
+            values (replay_one.subscription_id, replay_one.event_seq, 'pending', 'replay', now(), e.priority, e.ordering_key);
+        end if;
+    end if;
+    perform outbox_relay.lift_stop(replay_one.subscription_id, replay_one.event_seq);
+    perform outbox_relay.reset_circuit(replay_one.subscription_id);
+    perform pg_notify('outbox_signal', 'due');
+    return (select q.state from outbox_relay.queue q
+            where q.subscription_id = replay_one.subscription_id and q.event_seq = replay_one.event_seq);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.replay_one(subscription_id bigint, event_seq bigint, tenant_id text) IS 'Sends one event to one subscription again, now.';
+
 CREATE FUNCTION outbox_relay.require_read_committed() RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2920,73 +4540,6 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.require_read_committed() IS 'Refuses a transaction with one snapshot for all its statements.';
-
-CREATE SEQUENCE outbox_relay.subscription_version_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1;
-
-CREATE TABLE outbox.subscription (
-    subscription_id bigint NOT NULL,
-    tenant_id text DEFAULT 'default'::text NOT NULL,
-    name text NOT NULL,
-    url text NOT NULL,
-    event_types text[] NOT NULL,
-    filter jsonpath,
-    headers jsonb DEFAULT '{}'::jsonb NOT NULL,
-    signature text DEFAULT 'standard'::text NOT NULL,
-    signature_header text,
-    envelope text DEFAULT 'standard'::text NOT NULL,
-    retry_policy text NOT NULL,
-    timeout interval,
-    max_in_flight integer,
-    rate_limit numeric,
-    ordered boolean DEFAULT false NOT NULL,
-    active boolean DEFAULT true NOT NULL,
-    disabled_at timestamp with time zone,
-    disabled_reason text,
-    description text,
-    managed_by text,
-    created_by text DEFAULT SESSION_USER NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    unsubscribed_at timestamp with time zone,
-    version bigint DEFAULT nextval('outbox_relay.subscription_version_seq'::regclass) NOT NULL,
-    CONSTRAINT subscription_disabled CHECK ((active = (disabled_at IS NULL))),
-    CONSTRAINT subscription_unsubscribed CHECK (((unsubscribed_at IS NULL) OR (NOT active)))
-);
-
-COMMENT ON TABLE outbox.subscription IS 'One endpoint of one tenant. Made by outbox.subscribe; history is kept after outbox.unsubscribe.';
-
-COMMENT ON COLUMN outbox.subscription.name IS 'Unique among the tenant''s living subscriptions.';
-
-COMMENT ON COLUMN outbox.subscription.event_types IS 'order.created, order.* (everything below order) or *.';
-
-COMMENT ON COLUMN outbox.subscription.filter IS 'Over the payload: matches when its first item exists and is neither false nor null.';
-
-COMMENT ON COLUMN outbox.subscription.headers IS 'Static request headers, name to value.';
-
-COMMENT ON COLUMN outbox.subscription.signature IS 'The signature profile.';
-
-COMMENT ON COLUMN outbox.subscription.signature_header IS 'The header that carries the signature; null is the profile''s own.';
-
-COMMENT ON COLUMN outbox.subscription.envelope IS 'The shape of the body.';
-
-COMMENT ON COLUMN outbox.subscription.timeout IS 'The time one attempt may take; null is the setting default_timeout.';
-
-COMMENT ON COLUMN outbox.subscription.max_in_flight IS 'Attempts under way at once in one relay; null is the relay''s own max_in_flight.';
-
-COMMENT ON COLUMN outbox.subscription.rate_limit IS 'Attempts a second, by all relays together; null is without limit.';
-
-COMMENT ON COLUMN outbox.subscription.ordered IS 'Events with one ordering_key are delivered one after the other, in log order; those without have no order.';
-
-COMMENT ON COLUMN outbox.subscription.active IS 'False while paused, disabled or unsubscribed: nothing is created or sent.';
-
-COMMENT ON COLUMN outbox.subscription.managed_by IS 'configuration, if outboxd''s configuration keeps it in step; null if it was made by hand.';
-
-COMMENT ON COLUMN outbox.subscription.version IS 'Rises with each change; a relay reloads what it holds in an older version.';
 
 CREATE FUNCTION outbox_relay.require_subscription(subscription_id bigint, tenant_id text) RETURNS outbox.subscription
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3105,6 +4658,20 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.ring() IS 'Trigger: wakes the relay that sleeps.';
+
+CREATE FUNCTION outbox_relay.subscription_gauges() RETURNS TABLE(tenant_id text, subscription_id bigint, delivered bigint, failed bigint, outstanding bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- What /metrics says of each subscription, where the configuration asks for it.
+select s.tenant_id, s.subscription_id, coalesce(h.success_count, 0), coalesce(h.failure_count, 0), coalesce(q.count, 0)
+from outbox.subscription s
+left join outbox.subscription_health h using (subscription_id)
+left join (select q.subscription_id, count(*) as count from outbox_relay.queue q group by 1) q using (subscription_id)
+where s.unsubscribed_at is null
+$$;
+
+COMMENT ON FUNCTION outbox_relay.subscription_gauges() IS 'What /metrics says of each subscription.';
 
 CREATE FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) RETURNS void
     LANGUAGE sql
@@ -3257,121 +4824,38 @@ CREATE TABLE outbox.attempt_s0 (
     CONSTRAINT attempt_outcome CHECK ((outcome = ANY (ARRAY['delivered'::text, 'rejected'::text, 'timeout'::text, 'dns_error'::text, 'connect_error'::text, 'tls_error'::text, 'egress_refused'::text, 'protocol_error'::text, 'relay_error'::text])))
 );
 
-CREATE TABLE outbox_relay.finished (
-    subscription_id bigint NOT NULL,
-    event_seq bigint NOT NULL,
-    created_at timestamp with time zone NOT NULL,
-    finished_at timestamp with time zone DEFAULT now() NOT NULL,
-    attempts integer NOT NULL,
-    last_status_code smallint,
-    state text NOT NULL,
-    last_error text,
-    CONSTRAINT finished_state CHECK ((state = ANY (ARRAY['succeeded'::text, 'dead_letter'::text, 'cancelled'::text])))
-)
-PARTITION BY RANGE (event_seq);
-
-COMMENT ON TABLE outbox_relay.finished IS 'Deliveries that came to an end.';
-
-CREATE TABLE outbox_relay.queue (
-    subscription_id bigint NOT NULL,
-    event_seq bigint NOT NULL,
-    next_attempt_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    epoch integer,
-    attempts integer DEFAULT 0 NOT NULL,
-    failures integer DEFAULT 0 NOT NULL,
-    priority smallint DEFAULT 0 NOT NULL,
-    last_status_code smallint,
-    state text NOT NULL,
-    cause text DEFAULT 'schedule'::text NOT NULL,
-    last_error text,
-    ordering_key text,
-    CONSTRAINT queue_cause CHECK ((cause = ANY (ARRAY['schedule'::text, 'replay'::text, 'test'::text]))),
-    CONSTRAINT queue_due CHECK (((state = 'leased'::text) = (next_attempt_at IS NULL))),
-    CONSTRAINT queue_lease CHECK (((state = 'leased'::text) = (epoch IS NOT NULL))),
-    CONSTRAINT queue_state CHECK ((state = ANY (ARRAY['pending'::text, 'leased'::text, 'failed'::text])))
-)
-WITH (fillfactor='90', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='20000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='200000', autovacuum_vacuum_cost_delay='0');
-
-COMMENT ON TABLE outbox_relay.queue IS 'Outstanding deliveries: pending, leased to a relay, or failed with another attempt scheduled.';
-
-COMMENT ON COLUMN outbox_relay.queue.next_attempt_at IS 'When it is due; null while it is leased; infinity while it is parked behind an earlier event of its ordering key.';
-
-COMMENT ON COLUMN outbox_relay.queue.epoch IS 'The relay that holds the lease. Results count only while it does: this column is the fence.';
-
-COMMENT ON COLUMN outbox_relay.queue.attempts IS 'Attempts made so far, over all runs.';
-
-COMMENT ON COLUMN outbox_relay.queue.failures IS 'Failed attempts of this run: the position in the retry schedule.';
-
-COMMENT ON COLUMN outbox_relay.queue.cause IS 'Why the next attempt is made.';
-
-COMMENT ON COLUMN outbox_relay.queue.ordering_key IS 'Set where the subscription was ordered when the event was expanded: such deliveries are made one after the other.';
-
-CREATE TABLE outbox_relay.relay (
-    epoch integer NOT NULL,
-    name text NOT NULL,
-    version text NOT NULL,
-    environment text NOT NULL,
-    hold text,
-    started_at timestamp with time zone DEFAULT now() NOT NULL,
-    fenced_at timestamp with time zone
+CREATE TABLE outbox.audit (
+    audit_id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    actor text NOT NULL,
+    db_user text DEFAULT SESSION_USER NOT NULL,
+    via text NOT NULL,
+    action text NOT NULL,
+    tenant_id text,
+    subscription_id bigint,
+    event_seq bigint,
+    detail jsonb,
+    CONSTRAINT audit_via CHECK ((via = ANY (ARRAY['sql'::text, 'http'::text, 'relay'::text])))
 );
 
-COMMENT ON TABLE outbox_relay.relay IS 'One life of one relay. Alive as long as its session holds the advisory lock of its epoch.';
+COMMENT ON TABLE outbox.audit IS 'Who did what, when, on which rows: one row for each operator action, through SQL or HTTP, in the transaction of the action.';
 
-COMMENT ON COLUMN outbox_relay.relay.hold IS 'Why this relay sends nothing, if it does not.';
+COMMENT ON COLUMN outbox.audit.actor IS 'The database user; through HTTP the token; of what outboxd does by itself, relay or configuration.';
 
-COMMENT ON COLUMN outbox_relay.relay.fenced_at IS 'When it ended or was found dead; its leases were handed back in the same transaction.';
+COMMENT ON COLUMN outbox.audit.db_user IS 'The user of the database session, whoever it acted for.';
 
-CREATE VIEW outbox.delivery AS
- SELECT d.subscription_id,
-    d.event_seq,
-    s.tenant_id,
-    d.state,
-    d.attempts,
-    d.next_attempt_at,
-    r.name AS leased_by,
-    d.last_status_code,
-    d.last_error,
-    d.created_at,
-    d.updated_at,
-    d.finished_at
-   FROM ((( SELECT queue.subscription_id,
-            queue.event_seq,
-            queue.state,
-            queue.attempts,
-            queue.next_attempt_at,
-            queue.epoch,
-            queue.last_status_code,
-            queue.last_error,
-            queue.created_at,
-            queue.updated_at,
-            NULL::timestamp with time zone AS finished_at
-           FROM outbox_relay.queue
-        UNION ALL
-         SELECT finished.subscription_id,
-            finished.event_seq,
-            finished.state,
-            finished.attempts,
-            NULL::timestamp with time zone,
-            NULL::integer,
-            finished.last_status_code,
-            finished.last_error,
-            finished.created_at,
-            finished.finished_at,
-            finished.finished_at
-           FROM outbox_relay.finished) d
-     LEFT JOIN outbox.subscription s ON ((s.subscription_id = d.subscription_id)))
-     LEFT JOIN outbox_relay.relay r ON ((r.epoch = d.epoch)));
+COMMENT ON COLUMN outbox.audit.action IS 'The name of the SQL function, or change for an update of a table.';
 
-COMMENT ON VIEW outbox.delivery IS 'One event for one subscription: outstanding or finished.';
+COMMENT ON COLUMN outbox.audit.detail IS 'The arguments that matter, and what was changed; no secret and no payload.';
 
-COMMENT ON COLUMN outbox.delivery.state IS 'pending, leased, failed (another attempt is scheduled), succeeded, dead_letter (given up) or cancelled.';
-
-COMMENT ON COLUMN outbox.delivery.attempts IS 'Attempts made so far, over all runs.';
-
-COMMENT ON COLUMN outbox.delivery.next_attempt_at IS 'When it is due; infinity while it waits for an earlier event of its ordering key.';
+ALTER TABLE outbox.audit ALTER COLUMN audit_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.audit_audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE outbox.event (
     xact xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -3458,23 +4942,6 @@ CREATE TABLE outbox.event_s0 (
     addressed_to bigint
 );
 
-CREATE TABLE outbox.event_type (
-    type text NOT NULL,
-    description text,
-    version text,
-    schema jsonb,
-    example jsonb,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    archived_at timestamp with time zone
-);
-
-COMMENT ON TABLE outbox.event_type IS 'The catalog. While it is empty every type is accepted; from the first entry on, an undefined or archived type is refused in the producer''s transaction.';
-
-COMMENT ON COLUMN outbox.event_type.schema IS 'JSON Schema of the payload, for receivers.';
-
-COMMENT ON COLUMN outbox.event_type.archived_at IS 'From then on events of this type are refused.';
-
 CREATE TABLE outbox.retry_policy (
     name text NOT NULL,
     delays interval[] NOT NULL,
@@ -3494,32 +4961,6 @@ COMMENT ON COLUMN outbox.retry_policy.delays IS 'The wait before the first retry
 COMMENT ON COLUMN outbox.retry_policy.jitter IS 'Up to this share of a delay is added at random.';
 
 COMMENT ON COLUMN outbox.retry_policy.max_age IS 'A delivery that waited longer than this is given up rather than attempted; null is without limit. Replays are not limited.';
-
-CREATE TABLE outbox.setting (
-    name text NOT NULL,
-    value text,
-    kind text NOT NULL,
-    minimum text,
-    maximum text,
-    choices text[],
-    description text NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_by text DEFAULT SESSION_USER NOT NULL,
-    CONSTRAINT setting_choices CHECK (((kind = 'choice'::text) = (choices IS NOT NULL))),
-    CONSTRAINT setting_kind CHECK ((kind = ANY (ARRAY['text'::text, 'boolean'::text, 'integer'::text, 'interval'::text, 'retry_policy'::text, 'choice'::text])))
-);
-
-COMMENT ON TABLE outbox.setting IS 'One documented setting of the whole outbox a row; change it with outbox.set(name, value).';
-
-COMMENT ON COLUMN outbox.setting.value IS 'As text, in the form its kind reads.';
-
-COMMENT ON COLUMN outbox.setting.kind IS 'How the value is read and checked.';
-
-COMMENT ON COLUMN outbox.setting.minimum IS 'The least value outbox.set accepts, where there is one.';
-
-COMMENT ON COLUMN outbox.setting.maximum IS 'The greatest value outbox.set accepts, where there is one.';
-
-COMMENT ON COLUMN outbox.setting.choices IS 'The values of a choice.';
 
 CREATE TABLE outbox.signing_key (
     key_id text NOT NULL,
@@ -3582,6 +5023,15 @@ COMMENT ON COLUMN outbox.subscription_health.to_recover IS 'It was disabled for 
 
 ALTER TABLE outbox.subscription ALTER COLUMN subscription_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.subscription_subscription_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE outbox.token ALTER COLUMN token_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.token_token_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -3700,6 +5150,19 @@ CREATE TABLE outbox_relay.idempotency_key (
 
 COMMENT ON TABLE outbox_relay.idempotency_key IS 'Keys given to outbox.publish, pruned by age (setting idempotency_retention).';
 
+CREATE TABLE outbox_relay.idempotent_request (
+    token_id bigint NOT NULL,
+    key text NOT NULL,
+    fingerprint bytea NOT NULL,
+    status smallint,
+    answer text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE outbox_relay.idempotent_request IS 'POST requests that carried an Idempotency-Key, and how they were answered (secrets removed); written in the transaction of the request, pruned by the setting idempotency_retention.';
+
+COMMENT ON COLUMN outbox_relay.idempotent_request.fingerprint IS 'SHA-256 of the operation and its request: another one under the same key is refused.';
+
 CREATE TABLE outbox_relay.migration (
     version integer NOT NULL,
     name character varying(255),
@@ -3770,6 +5233,24 @@ COMMENT ON TABLE outbox_relay.route IS 'Where expand looks: one row for each pat
 
 COMMENT ON COLUMN outbox_relay.route.paced IS 'It has a rate limit: nothing is born leased, outbox_relay.claim counts.';
 
+CREATE TABLE outbox_relay.sample (
+    taken_at timestamp with time zone NOT NULL,
+    epoch integer NOT NULL,
+    seconds real NOT NULL,
+    delivered bigint NOT NULL,
+    failed bigint NOT NULL,
+    first_delivered bigint NOT NULL,
+    first_failed bigint NOT NULL,
+    attempt_counts bigint[] NOT NULL,
+    commit_counts bigint[] NOT NULL
+);
+
+COMMENT ON TABLE outbox_relay.sample IS 'What each relay did in the seconds before taken_at; a row every few seconds in which something happened, a row a minute after an hour, kept for a day. Read it with outbox.activity().';
+
+COMMENT ON COLUMN outbox_relay.sample.attempt_counts IS 'Attempts by how long they took, in the buckets of outbox_relay.latency_bounds_ms().';
+
+COMMENT ON COLUMN outbox_relay.sample.commit_counts IS 'First attempts by the time from the event''s insert to the first byte of the answer, likewise.';
+
 CREATE TABLE outbox_relay.segment (
     segment bigint NOT NULL,
     opened_at timestamp with time zone,
@@ -3778,6 +5259,17 @@ CREATE TABLE outbox_relay.segment (
 );
 
 COMMENT ON TABLE outbox_relay.segment IS 'Segment n holds event_seq from n * 10^10 up to the next. Opened when the sequence entered it, closed when it left.';
+
+CREATE TABLE outbox_relay.session (
+    sha256 bytea NOT NULL,
+    token_id bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE outbox_relay.session IS 'A browser that has signed in to the console with a token: SHA-256 of its cookie. Any daemon can serve it.';
+
+COMMENT ON COLUMN outbox_relay.session.seen_at IS 'When somebody last did something; what the console asks by itself does not count.';
 
 CREATE TABLE outbox_relay.signing_secret (
     subscription_id bigint NOT NULL,
@@ -3799,6 +5291,13 @@ CREATE TABLE outbox_relay.subscription_version (
 );
 
 COMMENT ON TABLE outbox_relay.subscription_version IS 'Append-only history of what decides a match.';
+
+CREATE TABLE outbox_relay.token_hash (
+    sha256 bytea NOT NULL,
+    token_id bigint NOT NULL
+);
+
+COMMENT ON TABLE outbox_relay.token_hash IS 'SHA-256 of each token. A token holds 256 random bits, so a plain hash gives nothing away.';
 
 ALTER TABLE ONLY outbox.attempt ATTACH PARTITION outbox.attempt_default DEFAULT;
 
@@ -3822,6 +5321,9 @@ ALTER TABLE ONLY outbox.attempt_default
 
 ALTER TABLE ONLY outbox.attempt_s0
     ADD CONSTRAINT attempt_s0_pkey PRIMARY KEY (subscription_id, event_seq, attempt);
+
+ALTER TABLE ONLY outbox.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (audit_id);
 
 ALTER TABLE ONLY outbox.event
     ADD CONSTRAINT event_pkey PRIMARY KEY (event_seq);
@@ -3853,6 +5355,9 @@ ALTER TABLE ONLY outbox.subscription_health
 ALTER TABLE ONLY outbox.subscription
     ADD CONSTRAINT subscription_pkey PRIMARY KEY (subscription_id);
 
+ALTER TABLE ONLY outbox.token
+    ADD CONSTRAINT token_pkey PRIMARY KEY (token_id);
+
 ALTER TABLE ONLY outbox_relay.applied_file
     ADD CONSTRAINT applied_file_pkey PRIMARY KEY (path);
 
@@ -3873,6 +5378,9 @@ ALTER TABLE ONLY outbox_relay.hold
 
 ALTER TABLE ONLY outbox_relay.idempotency_key
     ADD CONSTRAINT idempotency_key_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY outbox_relay.idempotent_request
+    ADD CONSTRAINT idempotent_request_pkey PRIMARY KEY (token_id, key);
 
 ALTER TABLE ONLY outbox_relay.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
@@ -3898,11 +5406,32 @@ ALTER TABLE ONLY outbox_relay.route
 ALTER TABLE ONLY outbox_relay.segment
     ADD CONSTRAINT segment_pkey PRIMARY KEY (segment);
 
+ALTER TABLE ONLY outbox_relay.session
+    ADD CONSTRAINT session_pkey PRIMARY KEY (sha256);
+
 ALTER TABLE ONLY outbox_relay.signing_secret
     ADD CONSTRAINT signing_secret_pkey PRIMARY KEY (subscription_id, key_id);
 
 ALTER TABLE ONLY outbox_relay.subscription_version
     ADD CONSTRAINT subscription_version_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY outbox_relay.token_hash
+    ADD CONSTRAINT token_hash_pkey PRIMARY KEY (sha256);
+
+ALTER TABLE ONLY outbox_relay.token_hash
+    ADD CONSTRAINT token_hash_token_id_key UNIQUE (token_id);
+
+CREATE INDEX audit_at_idx ON outbox.audit USING btree (at);
+
+COMMENT ON INDEX outbox.audit_at_idx IS 'Finds the oldest, to prune them.';
+
+CREATE INDEX audit_subscription_id_idx ON outbox.audit USING btree (subscription_id, audit_id) WHERE (subscription_id IS NOT NULL);
+
+COMMENT ON INDEX outbox.audit_subscription_id_idx IS 'What was done to a subscription.';
+
+CREATE INDEX audit_tenant_id_idx ON outbox.audit USING btree (tenant_id, audit_id) WHERE (tenant_id IS NOT NULL);
+
+COMMENT ON INDEX outbox.audit_tenant_id_idx IS 'What was done for a tenant.';
 
 CREATE INDEX event_event_id_idx ON ONLY outbox.event USING btree (event_id);
 
@@ -3936,17 +5465,21 @@ CREATE UNIQUE INDEX subscription_tenant_id_name_key ON outbox.subscription USING
 
 COMMENT ON INDEX outbox.subscription_tenant_id_name_key IS 'A name may be used again after its subscription was unsubscribed.';
 
-CREATE INDEX finished_dead_letter_idx ON ONLY outbox_relay.finished USING btree (subscription_id, finished_at) WHERE (state = 'dead_letter'::text);
+CREATE INDEX finished_dead_letter_idx ON ONLY outbox_relay.finished USING btree (subscription_id, event_seq) WHERE (state = 'dead_letter'::text);
 
 COMMENT ON INDEX outbox_relay.finished_dead_letter_idx IS 'Counts and replays dead letters without reading what succeeded.';
 
-CREATE INDEX finished_default_subscription_id_finished_at_idx ON outbox_relay.finished_default USING btree (subscription_id, finished_at) WHERE (state = 'dead_letter'::text);
+CREATE INDEX finished_default_subscription_id_event_seq_idx ON outbox_relay.finished_default USING btree (subscription_id, event_seq) WHERE (state = 'dead_letter'::text);
 
-CREATE INDEX finished_s0_subscription_id_finished_at_idx ON outbox_relay.finished_s0 USING btree (subscription_id, finished_at) WHERE (state = 'dead_letter'::text);
+CREATE INDEX finished_s0_subscription_id_event_seq_idx ON outbox_relay.finished_s0 USING btree (subscription_id, event_seq) WHERE (state = 'dead_letter'::text);
 
 CREATE INDEX idempotency_key_created_at_idx ON outbox_relay.idempotency_key USING btree (created_at);
 
 COMMENT ON INDEX outbox_relay.idempotency_key_created_at_idx IS 'Finds the oldest keys, to prune them.';
+
+CREATE INDEX idempotent_request_created_at_idx ON outbox_relay.idempotent_request USING btree (created_at);
+
+COMMENT ON INDEX outbox_relay.idempotent_request_created_at_idx IS 'Finds the oldest, to prune them.';
 
 CREATE INDEX queue_due_idx ON outbox_relay.queue USING btree (subscription_id, priority, next_attempt_at) WHERE (next_attempt_at IS NOT NULL);
 
@@ -3971,6 +5504,14 @@ COMMENT ON INDEX outbox_relay.queue_test_idx IS 'Tests, which are sent even whil
 CREATE INDEX route_subscription_id_idx ON outbox_relay.route USING btree (subscription_id);
 
 COMMENT ON INDEX outbox_relay.route_subscription_id_idx IS 'Finds the rows of a subscription that has changed.';
+
+CREATE INDEX sample_taken_at_idx ON outbox_relay.sample USING btree (taken_at);
+
+COMMENT ON INDEX outbox_relay.sample_taken_at_idx IS 'A span of time.';
+
+CREATE INDEX session_seen_at_idx ON outbox_relay.session USING btree (seen_at);
+
+COMMENT ON INDEX outbox_relay.session_seen_at_idx IS 'Finds the oldest, to prune them.';
 
 CREATE INDEX subscription_version_tenant_id_idx ON outbox_relay.subscription_version USING btree (tenant_id, subscription_id, version);
 
@@ -4002,11 +5543,11 @@ ALTER INDEX outbox.event_xact_idx ATTACH PARTITION outbox.event_s0_xact_event_se
 
 ALTER INDEX outbox_relay.finished_pkey ATTACH PARTITION outbox_relay.finished_default_pkey;
 
-ALTER INDEX outbox_relay.finished_dead_letter_idx ATTACH PARTITION outbox_relay.finished_default_subscription_id_finished_at_idx;
+ALTER INDEX outbox_relay.finished_dead_letter_idx ATTACH PARTITION outbox_relay.finished_default_subscription_id_event_seq_idx;
 
 ALTER INDEX outbox_relay.finished_pkey ATTACH PARTITION outbox_relay.finished_s0_pkey;
 
-ALTER INDEX outbox_relay.finished_dead_letter_idx ATTACH PARTITION outbox_relay.finished_s0_subscription_id_finished_at_idx;
+ALTER INDEX outbox_relay.finished_dead_letter_idx ATTACH PARTITION outbox_relay.finished_s0_subscription_id_event_seq_idx;
 
 CREATE TRIGGER event_acceptable AFTER INSERT ON outbox.event FOR EACH ROW WHEN (((new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR (new.tenant_id = ''::text) OR (octet_length((new.type || new.tenant_id)) > 256) OR (pg_column_size((new.payload #> '{}'::text[])) > 1048576) OR (NOT isfinite(new.occurred_at)) OR (new.xact <> pg_current_xact_id()))) EXECUTE FUNCTION outbox_relay.refuse_event();
 
@@ -4015,6 +5556,14 @@ COMMENT ON TRIGGER event_acceptable ON outbox.event IS 'Refuses an event that co
 CREATE TRIGGER event_doorbell BEFORE INSERT ON outbox.event FOR EACH STATEMENT WHEN ((NOT pg_try_advisory_xact_lock_shared(1869968482, 1))) EXECUTE FUNCTION outbox_relay.ring();
 
 COMMENT ON TRIGGER event_doorbell ON outbox.event IS 'Notifies only while a relay sleeps; otherwise costs one shared lock.';
+
+CREATE TRIGGER retry_policy_audit AFTER INSERT OR DELETE OR UPDATE ON outbox.retry_policy FOR EACH ROW EXECUTE FUNCTION outbox_relay.audit_retry_policy();
+
+COMMENT ON TRIGGER retry_policy_audit ON outbox.retry_policy IS 'Writes outbox.audit, whoever makes the change.';
+
+CREATE TRIGGER subscription_audit AFTER INSERT OR UPDATE ON outbox.subscription FOR EACH ROW EXECUTE FUNCTION outbox_relay.audit_subscription();
+
+COMMENT ON TRIGGER subscription_audit ON outbox.subscription IS 'Writes outbox.audit, whoever makes the change.';
 
 CREATE TRIGGER subscription_check BEFORE INSERT OR UPDATE ON outbox.subscription FOR EACH ROW EXECUTE FUNCTION outbox_relay.check_subscription();
 
@@ -4033,15 +5582,29 @@ ALTER TABLE ONLY outbox.subscription_health
 ALTER TABLE ONLY outbox.subscription
     ADD CONSTRAINT subscription_retry_policy_fkey FOREIGN KEY (retry_policy) REFERENCES outbox.retry_policy(name) ON UPDATE CASCADE;
 
+ALTER TABLE ONLY outbox_relay.session
+    ADD CONSTRAINT session_token_id_fkey FOREIGN KEY (token_id) REFERENCES outbox.token(token_id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY outbox_relay.signing_secret
     ADD CONSTRAINT signing_secret_subscription_id_key_id_fkey FOREIGN KEY (subscription_id, key_id) REFERENCES outbox.signing_key(subscription_id, key_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY outbox_relay.token_hash
+    ADD CONSTRAINT token_hash_token_id_fkey FOREIGN KEY (token_id) REFERENCES outbox.token(token_id) ON DELETE CASCADE;
 
 GRANT USAGE ON SCHEMA outbox TO outbox_producer;
 GRANT USAGE ON SCHEMA outbox TO outbox_operator;
 GRANT USAGE ON SCHEMA outbox TO outbox_viewer;
 GRANT USAGE ON SCHEMA outbox TO outbox_relay;
 
+GRANT USAGE ON SCHEMA outbox_http TO outbox_producer;
+GRANT USAGE ON SCHEMA outbox_http TO outbox_operator;
+GRANT USAGE ON SCHEMA outbox_http TO outbox_viewer;
+
 GRANT USAGE ON SCHEMA outbox_relay TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox.activity(minutes integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.activity(minutes integer) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox.activity(minutes integer) TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox.adopt(environment text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.adopt(environment text) TO outbox_operator;
@@ -4056,6 +5619,9 @@ GRANT ALL ON FUNCTION outbox.assert_published(type text, match jsonpath, count i
 REVOKE ALL ON FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_id text) TO outbox_operator;
 
+REVOKE ALL ON FUNCTION outbox.create_token(role text, tenant_id text, description text, expires_in interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.create_token(role text, tenant_id text, description text, expires_in interval) TO outbox_operator;
+
 REVOKE ALL ON FUNCTION outbox.define_event_type(type text, description text, schema jsonb, example jsonb, version text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.define_event_type(type text, description text, schema jsonb, example jsonb, version text) TO outbox_operator;
 
@@ -4065,6 +5631,10 @@ GRANT ALL ON FUNCTION outbox.explain(event_id uuid, tenant_id text) TO outbox_op
 
 REVOKE ALL ON FUNCTION outbox.hold(reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.hold(reason text) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox.next_attempts(subscription_id bigint, event_seq bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.next_attempts(subscription_id bigint, event_seq bigint) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox.next_attempts(subscription_id bigint, event_seq bigint) TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox.park(subscription_id bigint, event_seq bigint, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.park(subscription_id bigint, event_seq bigint, tenant_id text) TO outbox_operator;
@@ -4078,6 +5648,10 @@ GRANT ALL ON FUNCTION outbox.publish(type text, payload jsonb, tenant_id text, e
 REVOKE ALL ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) TO outbox_producer;
 GRANT ALL ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox.relays() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.relays() TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox.relays() TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox.release() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.release() TO outbox_operator;
@@ -4100,6 +5674,9 @@ GRANT ALL ON FUNCTION outbox.resume(subscription_id bigint, tenant_id text) TO o
 REVOKE ALL ON FUNCTION outbox.retry_schedule(name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.retry_schedule(name text) TO outbox_viewer;
 GRANT ALL ON FUNCTION outbox.retry_schedule(name text) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox.revoke_token(token_id bigint, tenant_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.revoke_token(token_id bigint, tenant_id text) TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text) TO outbox_operator;
@@ -4128,92 +5705,27 @@ GRANT ALL ON FUNCTION outbox.unaccounted() TO outbox_operator;
 REVOKE ALL ON FUNCTION outbox.unsubscribe(subscription_id bigint, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.unsubscribe(subscription_id bigint, tenant_id text) TO outbox_operator;
 
-REVOKE ALL ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success_counts bigint[], failure_counts bigint[], trailing_failures bigint[], success_ats timestamp with time zone[], failure_ats timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success_counts bigint[], failure_counts bigint[], trailing_failures bigint[], success_ats timestamp with time zone[], failure_ats timestamp with time zone[]) TO outbox_relay;
+REVOKE ALL ON FUNCTION outbox_http.archive_event_type(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.archive_event_type(tenant text, request jsonb) TO outbox_operator;
 
-REVOKE ALL ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION outbox_http.cancel_delivery(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.cancel_delivery(tenant text, request jsonb) TO outbox_operator;
 
-REVOKE ALL ON FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT retry_room integer, OUT held_until timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION outbox_http.change_setting(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.change_setting(tenant text, request jsonb) TO outbox_operator;
 
-REVOKE ALL ON FUNCTION outbox_relay.burst(rate numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION outbox_http.create_webhook(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.create_webhook(tenant text, request jsonb) TO outbox_operator;
 
-REVOKE ALL ON FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, event_seq bigint, reason text, leased_too boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION outbox_http.define_event_type(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.define_event_type(tenant text, request jsonb) TO outbox_operator;
 
-REVOKE ALL ON FUNCTION outbox_relay.charge(subscription_ids bigint[], probed_ids bigint[], leased_ids bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION outbox_http.delete_webhook(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.delete_webhook(tenant text, request jsonb) TO outbox_operator;
 
-REVOKE ALL ON FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.check_secret(signature text, secret text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.check_subscription() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.check_window(since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) TO outbox_relay;
-
-REVOKE ALL ON FUNCTION outbox_relay.dead_lettered(subscription_ids bigint[], event_seqs bigint[], ordering_keys text[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.disable(subscription_ids bigint[], reason text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.ed25519_public_key(seed bytea) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) TO outbox_relay;
-
-REVOKE ALL ON FUNCTION outbox_relay.expanded_before(xact xid8, event_seq bigint, seen pg_snapshot, target pg_snapshot, "position" bigint, floor_seq bigint) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.fence(epoch integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.fence(epoch integer) TO outbox_relay;
-
-REVOKE ALL ON FUNCTION outbox_relay.fence_dead(but integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.first_of_key(subscription_id bigint, ordering_key text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.give_up(subscription_id bigint, event_seq bigint, reason text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.guard_event() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.header_refusal(name text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.judge_environment(epoch integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.lift_stop(subscription_id bigint, event_seq bigint) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) TO outbox_relay;
-
-REVOKE ALL ON FUNCTION outbox_relay.maintain() FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.maintain() TO outbox_relay;
-
-REVOKE ALL ON FUNCTION outbox_relay.make_segment(segment bigint) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.matches(type text, payload jsonb, patterns text[], filter jsonpath) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.normal_patterns(event_types text[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.park_behind(subscription_id bigint, event_seq bigint, ordering_key text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.queue_key(ordering_key text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) TO outbox_relay;
-
-REVOKE ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) TO outbox_relay;
-
-REVOKE ALL ON FUNCTION outbox_relay.refuse_event() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.refuse_type() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.regime_of(xact xid8, event_seq bigint) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.register(name text, version text, environment text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.register(name text, version text, environment text) TO outbox_relay;
-
-REVOKE ALL ON FUNCTION outbox_relay.release_next(subscription_ids bigint[], ordering_keys text[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION outbox_relay.require_read_committed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION outbox_http.deliveries(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.deliveries(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.deliveries(tenant text, request jsonb) TO outbox_operator;
 
 GRANT SELECT ON TABLE outbox.subscription TO outbox_viewer;
 GRANT SELECT ON TABLE outbox.subscription TO outbox_operator;
@@ -4246,6 +5758,309 @@ GRANT UPDATE(ordered) ON TABLE outbox.subscription TO outbox_operator;
 
 GRANT UPDATE(description) ON TABLE outbox.subscription TO outbox_operator;
 
+GRANT SELECT ON TABLE outbox.delivery TO outbox_viewer;
+GRANT SELECT ON TABLE outbox.delivery TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.delivery(d outbox.delivery) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.delivery(d outbox.delivery) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.delivery(d outbox.delivery) TO outbox_operator;
+
+GRANT SELECT ON TABLE outbox.event_type TO outbox_viewer;
+GRANT SELECT ON TABLE outbox.event_type TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.event_type(t outbox.event_type) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.event_type(t outbox.event_type) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.event_type(t outbox.event_type) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.explain_event(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.explain_event(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.explain_event(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.find_delivery(tenant text, id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.find_delivery(tenant text, id text) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.find_delivery(tenant text, id text) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.find_event(tenant text, id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.find_event(tenant text, id uuid) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.find_event(tenant text, id uuid) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.find_webhook(tenant text, id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.find_webhook(tenant text, id bigint) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.find_webhook(tenant text, id bigint) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.get_activity(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.get_activity(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.get_activity(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.get_delivery(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.get_delivery(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.get_delivery(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.get_event(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.get_event(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.get_event_type(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.get_event_type(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.get_event_type(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.get_status(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.get_status(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.get_status(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.get_webhook(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.get_webhook(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.get_webhook(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.hold(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.hold(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.list_audit(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.list_audit(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.list_audit(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.list_deliveries(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.list_deliveries(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.list_deliveries(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.list_event_types(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.list_event_types(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.list_event_types(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.list_relays(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.list_relays(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.list_relays(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.list_retry_policies(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.list_retry_policies(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.list_retry_policies(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.list_settings(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.list_settings(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.list_settings(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.list_tokens(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.list_tokens(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.list_tokens(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.list_webhook_deliveries(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.list_webhook_deliveries(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.list_webhook_deliveries(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.list_webhooks(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.list_webhooks(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.list_webhooks(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.live_keys(subscription_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.live_keys(subscription_id bigint) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.live_keys(subscription_id bigint) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.park_delivery(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.park_delivery(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.pause_webhook(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.pause_webhook(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.position_of(cursor text, parts integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.position_of(cursor text, parts integer) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.position_of(cursor text, parts integer) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.publish_event(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.publish_event(tenant text, request jsonb) TO outbox_producer;
+
+REVOKE ALL ON FUNCTION outbox_http.release(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.release(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.replay_deliveries(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.replay_deliveries(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.replay_delivery(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.replay_delivery(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.replay_failed(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.replay_failed(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.replay_missing(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.replay_missing(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.require_unbound(bound text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.require_unbound(bound text) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.require_unbound(bound text) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.resume_webhook(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.resume_webhook(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.revoke_token(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.revoke_token(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.rotate_secret(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.rotate_secret(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.send_test(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.send_test(tenant text, request jsonb) TO outbox_operator;
+
+GRANT SELECT ON TABLE outbox.setting TO outbox_viewer;
+GRANT SELECT ON TABLE outbox.setting TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.setting(s outbox.setting) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.setting(s outbox.setting) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.setting(s outbox.setting) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.skip_delivery(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.skip_delivery(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.tenant_of(bound text, asked text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.tenant_of(bound text, asked text) TO outbox_producer;
+GRANT ALL ON FUNCTION outbox_http.tenant_of(bound text, asked text) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.tenant_of(bound text, asked text) TO outbox_operator;
+
+GRANT SELECT ON TABLE outbox.token TO outbox_viewer;
+GRANT SELECT ON TABLE outbox.token TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.token(t outbox.token) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.token(t outbox.token) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.token(t outbox.token) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.update_webhook(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.update_webhook(tenant text, request jsonb) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.webhook(s outbox.subscription) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.webhook(s outbox.subscription) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.webhook(s outbox.subscription) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_relay.actor(OUT actor text, OUT via text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success_counts bigint[], failure_counts bigint[], trailing_failures bigint[], success_ats timestamp with time zone[], failure_ats timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success_counts bigint[], failure_counts bigint[], trailing_failures bigint[], success_ats timestamp with time zone[], failure_ats timestamp with time zone[]) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.add_sample(epoch integer, seconds real, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint, attempt_counts bigint[], commit_counts bigint[], asynchronous boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.add_sample(epoch integer, seconds real, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint, attempt_counts bigint[], commit_counts bigint[], asynchronous boolean) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.add_up(counts bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.admit(subscription_id bigint, wanted integer, OUT room integer, OUT retry_room integer, OUT held_until timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.audit(action text, tenant_id text, subscription_id bigint, event_seq bigint, detail jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.audit_retry_policy() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.audit_subscription() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.auditable(s outbox.subscription) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.begin_request(token_id bigint, key text, fingerprint bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.begin_request(token_id bigint, key text, fingerprint bytea) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.burst(rate numeric) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, event_seq bigint, reason text, leased_too boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.catalog() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.catalog() TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.charge(subscription_ids bigint[], probed_ids bigint[], leased_ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.check_secret(signature text, secret text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.check_subscription() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.check_window(since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.close_session(sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.close_session(sha256 bytea) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.compact_samples() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.dead_lettered(subscription_ids bigint[], event_seqs bigint[], ordering_keys text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.disable(subscription_ids bigint[], reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.ed25519_public_key(seed bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.end_request(token_id bigint, key text, status smallint, answer text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.end_request(token_id bigint, key text, status smallint, answer text) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.expanded_before(xact xid8, event_seq bigint, seen pg_snapshot, target pg_snapshot, "position" bigint, floor_seq bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.fence(epoch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.fence(epoch integer) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.fence_dead(but integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.first_of_key(subscription_id bigint, ordering_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.gauges() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.gauges() TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.give_up(subscription_id bigint, event_seq bigint, reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.guard_event() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.has_tokens() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.has_tokens() TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.header_refusal(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.judge_environment(epoch integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.latency_bounds_ms() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.lift_stop(subscription_id bigint, event_seq bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.maintain() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.maintain() TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.make_segment(segment bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.matches(type text, payload jsonb, patterns text[], filter jsonpath) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.normal_patterns(event_types text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.park_behind(subscription_id bigint, event_seq bigint, ordering_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.quantile_ms(counts bigint[], share double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.queue_key(ordering_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.refuse_event() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.refuse_type() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.regime_of(xact xid8, event_seq bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.register(name text, version text, environment text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.register(name text, version text, environment text) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.release_next(subscription_ids bigint[], ordering_keys text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.replay_one(subscription_id bigint, event_seq bigint, tenant_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.require_read_committed() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.require_subscription(subscription_id bigint, tenant_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.require_unmanaged(s outbox.subscription) FROM PUBLIC;
@@ -4259,6 +6074,9 @@ REVOKE ALL ON FUNCTION outbox_relay.retries_policy(retries integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.ring() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.subscription_gauges() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.subscription_gauges() TO outbox_relay;
+
 REVOKE ALL ON FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.tick(epoch integer) FROM PUBLIC;
@@ -4271,8 +6089,8 @@ REVOKE ALL ON FUNCTION outbox_relay.was_moved() FROM PUBLIC;
 GRANT SELECT ON TABLE outbox.attempt TO outbox_viewer;
 GRANT SELECT ON TABLE outbox.attempt TO outbox_operator;
 
-GRANT SELECT ON TABLE outbox.delivery TO outbox_viewer;
-GRANT SELECT ON TABLE outbox.delivery TO outbox_operator;
+GRANT SELECT ON TABLE outbox.audit TO outbox_viewer;
+GRANT SELECT ON TABLE outbox.audit TO outbox_operator;
 
 GRANT SELECT ON TABLE outbox.event TO outbox_operator;
 
@@ -4307,14 +6125,8 @@ GRANT SELECT(addressed_to) ON TABLE outbox.event TO outbox_viewer;
 
 GRANT USAGE ON SEQUENCE outbox.event_event_seq_seq TO outbox_producer;
 
-GRANT SELECT ON TABLE outbox.event_type TO outbox_viewer;
-GRANT SELECT ON TABLE outbox.event_type TO outbox_operator;
-
 GRANT SELECT ON TABLE outbox.retry_policy TO outbox_viewer;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.retry_policy TO outbox_operator;
-
-GRANT SELECT ON TABLE outbox.setting TO outbox_viewer;
-GRANT SELECT ON TABLE outbox.setting TO outbox_operator;
 
 GRANT SELECT ON TABLE outbox.signing_key TO outbox_viewer;
 GRANT SELECT ON TABLE outbox.signing_key TO outbox_operator;

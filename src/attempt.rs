@@ -31,6 +31,7 @@ pub async fn make(sender: &Sender, lease: &Lease, known: &Known, excerpt_bytes: 
                 retry_after: None,
                 started_at,
                 latency: Duration::ZERO,
+                first_byte: None,
             };
             finished(lease, attempted, None, None)
         }
@@ -69,7 +70,11 @@ fn finished(lease: &Lease, attempted: Attempted, request_headers: Option<String>
         subscription_id: lease.subscription_id,
         event_seq: lease.event_seq,
         started_at: attempted.started_at,
-        latency_ms: i32::try_from(attempted.latency.as_millis()).unwrap_or(i32::MAX),
+        latency: attempted.latency,
+        since_commit: attempted.first_byte.filter(|_| lease.is_fresh).and_then(|first_byte| {
+            let inserted_at = lease.event.as_ref()?.inserted_at();
+            (attempted.started_at + first_byte).duration_since(inserted_at).ok()
+        }),
         outcome: attempted.outcome,
         status_code: attempted.status_code.and_then(|status| i16::try_from(status).ok()),
         error: attempted.error,

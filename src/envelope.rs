@@ -8,9 +8,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 /// The shape of the body; a name in `outbox.subscription.envelope`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Envelope {
     /// `{"id","type","timestamp","tenant_id","data"}`
+    #[default]
     Standard,
     /// `{"id","type","tenant","occurred_at","payload"}`
     Event,

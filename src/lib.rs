@@ -9,9 +9,10 @@
 //! 5. [`envelope`] and [`sign`] make the request.
 //! 6. [`egress`] judges the address, [`send`] makes one attempt, [`outcome`] names what came of it.
 //!
-//! Around them: [`config`], [`reconcile`] (the subscriptions that the configuration manages), [`telemetry`], [`throwaway`] (a private PostgreSQL for the demo, the
+//! Around them: [`admin`] (the operator's seat: HTTP API, console, metrics), [`metrics`], [`config`], [`reconcile`] (the subscriptions that the configuration manages), [`telemetry`], [`throwaway`] (a private PostgreSQL for the demo, the
 //! benchmark and the tests) and [`cli`].
 
+pub mod admin;
 pub mod attempt;
 pub mod cli;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod egress;
 pub mod endpoint;
 pub mod envelope;
 pub mod lease;
+pub mod metrics;
 pub mod outcome;
 pub mod receiver;
 pub mod reconcile;

@@ -31,6 +31,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Delivered,
+        Self::Rejected,
+        Self::Timeout,
+        Self::DnsError,
+        Self::ConnectError,
+        Self::TlsError,
+        Self::EgressRefused,
+        Self::ProtocolError,
+        Self::RelayError,
+    ];
+
     /// The name stored in the attempt log.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -66,6 +79,8 @@ pub struct Attempted {
     pub started_at: SystemTime,
     /// From its beginning to its outcome, on a clock that never jumps.
     pub latency: Duration,
+    /// From its beginning to the first byte of the answer; none without one.
+    pub first_byte: Option<Duration>,
 }
 
 /// Why there is no complete answer. The one list of failures that an attempt knows.

@@ -2,6 +2,7 @@
 
 use crate::db::{Db, DbError, Event, Failed, Finished, HealthDelta, Lease, Recorded};
 use crate::endpoint::Known;
+use crate::metrics::RecordedStates;
 use crate::outcome::Outcome;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub type Result = (Arc<Attempt>, Finished);
 pub struct Done {
     /// When the next of the failed ones is due, from now.
     pub next_due: Option<Duration>,
+    /// What they became.
+    pub states: RecordedStates,
     /// Those whose rows an operator's open transaction has locked; to be recorded later.
     pub held_up: Vec<Result>,
 }
@@ -35,7 +38,7 @@ pub struct Done {
 /// Records the batch under the name of the relay, however long it takes. All results are of one epoch.
 pub async fn record(db: Db, relay: Arc<str>, batch: Vec<Result>) -> Done {
     let Some(epoch) = batch.first().map(|(attempt, _)| attempt.epoch) else {
-        return Done { next_due: None, held_up: Vec::new() };
+        return Done { next_due: None, states: RecordedStates::default(), held_up: Vec::new() };
     };
     let (attempts, finished): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
     let mut wait = RETRY.0;
@@ -48,7 +51,8 @@ pub async fn record(db: Db, relay: Arc<str>, batch: Vec<Result>) -> Done {
     };
     log_failures(&attempts, &finished, &recorded.failed);
     let results: Vec<Result> = attempts.into_iter().zip(finished).collect();
-    Done { next_due: recorded.next_due, held_up: held_up.into_iter().map(|i| results[i].clone()).collect() }
+    let states = count_states(&recorded.failed, results.len() - held_up.len());
+    Done { next_due: recorded.next_due, states, held_up: held_up.into_iter().map(|i| results[i].clone()).collect() }
 }
 
 /// One of them is unacceptable, or locked: the others go on. Returns the indexes of those that are locked;
@@ -99,6 +103,20 @@ async fn retry_later(error: &DbError, results: usize, wait: &mut Duration) {
     *wait = (*wait * 2).min(RETRY.1);
 }
 
+/// What became of a batch: `failed` lists what was no plain success.
+fn count_states(failed: &[Failed], recorded: usize) -> RecordedStates {
+    let mut states = RecordedStates::default();
+    for one in failed {
+        match one.state.as_deref() {
+            Some("dead_letter") => states.dead_letter += 1,
+            Some(_) => states.failed += 1,
+            None => states.lease_lost += 1,
+        }
+    }
+    states.succeeded = recorded.saturating_sub(failed.len()) as u64;
+    states
+}
+
 /// One line for each attempt that did not deliver, and for each that came too late.
 fn log_failures(attempts: &[Arc<Attempt>], finished: &[Finished], failed: &[Failed]) {
     if failed.is_empty() {
@@ -128,7 +146,7 @@ fn log_failures(attempts: &[Arc<Attempt>], finished: &[Finished], failed: &[Fail
             attempt = r.attempt,
             outcome = f.outcome.as_str(),
             status_code = f.status_code,
-            latency_ms = f.latency_ms,
+            latency_ms = f.latency.as_millis() as u64,
             state = r.state.as_deref().unwrap_or("lease_lost"),
             next_attempt_at,
             url = uri,

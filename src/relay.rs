@@ -16,6 +16,7 @@ use crate::config::ConnectSettings;
 use crate::db::{Db, DbError, HealthDelta, Tick};
 use crate::endpoint::Endpoints;
 use crate::lease::{Leased, Work};
+use crate::metrics::{Metrics, Pulse, Sample, Wakeup};
 use crate::record::{self, Attempt};
 use crate::send::Sender;
 use crate::wake::{Direct, Heard};
@@ -32,6 +33,8 @@ use tracing::{debug, error, info, warn};
 const RECORD_LIMIT: usize = 512;
 /// How often the database is told that the relay lives, and asked how things stand.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a sample of the activity is kept, if there was any.
+const SAMPLE: Duration = Duration::from_secs(5);
 /// How often segments and retention are looked after.
 const MAINTAIN: Duration = Duration::from_secs(60);
 /// Between two looks at the log while a writer's open transaction keeps the relay from sleeping.
@@ -68,6 +71,7 @@ pub struct Relay {
     db: Db,
     sender: Arc<Sender>,
     endpoints: Arc<Endpoints>,
+    metrics: Metrics,
     excerpt_bytes: usize,
     /// After so many failures in a row, health is told without waiting for the next tick.
     circuit_failures: i64,
@@ -123,7 +127,14 @@ pub struct Relay {
 
     housekeeping: Option<JoinHandle<Housekept>>,
     tick_at: Instant,
+    /// When the loop says next that it goes round.
+    pulse_at: Instant,
+    /// What the last sample had counted, and when it was taken.
+    sampled: Sample,
+    sampled_at: Instant,
     poll_at: Instant,
+    /// The next look at the log is made because nothing was heard for so long.
+    polled: bool,
     maintain_at: Instant,
     /// The database has said how things stand; before that nothing is leased, because URLs would be
     /// judged by the defaults of settings that may say otherwise.
@@ -152,7 +163,14 @@ enum Happened {
 
 impl Relay {
     /// A relay that is not connected yet.
-    pub fn new(settings: Settings, target: ConnectSettings, db: Db, sender: Sender, endpoints: Endpoints) -> Self {
+    pub fn new(
+        settings: Settings,
+        target: ConnectSettings,
+        db: Db,
+        sender: Sender,
+        endpoints: Endpoints,
+        metrics: Metrics,
+    ) -> Self {
         let now = Instant::now();
         Self {
             settings: Arc::new(settings),
@@ -160,6 +178,8 @@ impl Relay {
             db,
             sender: Arc::new(sender),
             endpoints: Arc::new(endpoints),
+            sampled: metrics.totals(),
+            metrics,
             excerpt_bytes: 1024,
             circuit_failures: i64::MAX,
             direct: None,
@@ -194,7 +214,10 @@ impl Relay {
             health: HashMap::new(),
             housekeeping: None,
             tick_at: now,
+            pulse_at: now,
+            sampled_at: now,
             poll_at: now,
+            polled: false,
             maintain_at: now,
             has_ticked: false,
             hold: None,
@@ -203,10 +226,16 @@ impl Relay {
     }
 
     /// Runs until `stop` turns true, then drains: nothing new is leased, what is under way may end until
-    /// the deadline, and what has not ended is handed back. `alive` is called about once a second.
+    /// the deadline, and what has not ended is handed back. `alive` is called about once a second by the loop itself,
+    /// whatever the database does: a loop that stands still does not call it.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>, mut alive: impl FnMut(&Self)) {
         loop {
             self.start_what_can_be().await;
+            if Instant::now() >= self.pulse_at {
+                self.pulse_at = Instant::now() + TICK;
+                self.note_turn();
+                alive(&self);
+            }
             if self.drain_until.is_some_and(|until| self.is_drained() || Instant::now() >= until) {
                 break;
             }
@@ -216,10 +245,7 @@ impl Relay {
                 Happened::Leased(leased) => self.on_leased(leased).await,
                 Happened::Attempted(result) => self.on_attempted(result),
                 Happened::Recorded(done) => self.on_recorded(done),
-                Happened::Housekept(housekept) => {
-                    self.on_housekept(housekept).await;
-                    alive(&self);
-                }
+                Happened::Housekept(housekept) => self.on_housekept(housekept).await,
                 Happened::Stop => {
                     info!(in_flight = self.attempts.len(), "stopping: waiting for attempts under way");
                     self.drain_until = Some(Instant::now() + self.settings.drain_deadline);
@@ -262,6 +288,7 @@ impl Relay {
     fn next_time(&self) -> Instant {
         let mut at =
             if self.housekeeping.is_none() && self.epoch != 0 { self.tick_at.min(self.poll_at) } else { self.poll_at };
+        at = at.min(self.pulse_at);
         if let Some(until) = self.drain_until {
             return at.min(until);
         }
@@ -295,6 +322,8 @@ impl Relay {
         if now >= self.poll_at {
             // The safety net: whatever was not heard of is found now.
             self.poll_at = now + self.settings.poll_interval;
+            self.metrics.woken(Wakeup::Poll);
+            self.polled = !self.log_wanted && self.direct.as_ref().is_some_and(Direct::has_door);
             self.log_wanted = true;
             self.due_at = Some(now);
         }
@@ -319,7 +348,8 @@ impl Relay {
             self.maintain_at = now + MAINTAIN;
         }
         let deltas: Vec<_> = self.health.drain().collect();
-        self.housekeeping = Some(tokio::spawn(housekeep(self.db.clone(), self.epoch, deltas, maintain)));
+        let sample = self.take_sample(now);
+        self.housekeeping = Some(tokio::spawn(housekeep(self.db.clone(), self.epoch, deltas, sample, maintain)));
     }
 
     fn on_heard(&mut self, heard: Heard) {
@@ -327,6 +357,17 @@ impl Relay {
         if heard.lost {
             self.lose_direct();
             return;
+        }
+        for (is_heard, cause) in [
+            (heard.bell, Wakeup::Bell),
+            (heard.help, Wakeup::Help),
+            (heard.due, Wakeup::Due),
+            (heard.control, Wakeup::Control),
+        ] {
+            if is_heard {
+                self.metrics.woken(cause);
+                self.polled = false;
+            }
         }
         self.log_wanted |= heard.bell || heard.help || heard.control;
         if heard.bell && self.room() == 0 {
@@ -366,6 +407,7 @@ impl Relay {
                     self.in_flight.remove(&id);
                 }
             }
+            self.metrics.attempted(&finished, attempt.lease.attempts == 0, finished.since_commit);
             if record::count(&mut self.health, &finished) == self.circuit_failures {
                 self.tick_at = Instant::now(); // a circuit may have to open
             }
@@ -377,6 +419,7 @@ impl Relay {
     fn on_recorded(&mut self, done: record::Done) {
         let (next_due, recorded) = (done.next_due, self.recording_count - done.held_up.len());
         self.held_up.extend(done.held_up);
+        self.metrics.recorded(done.states);
         if let Some(count) = self.unrecorded.get_mut(&self.recording_epoch) {
             *count = count.saturating_sub(recorded);
         }
@@ -430,6 +473,29 @@ impl Relay {
         self.keep_or_leave_bell().await;
     }
 
+    fn note_turn(&self) {
+        let pulse = Pulse {
+            turned_at: Instant::now(),
+            is_connected: self.is_connected(),
+            is_stopping: self.drain_until.is_some(),
+        };
+        let unrecorded = self.results.len() + self.recording_count + self.held_up.len();
+        self.metrics.turned(pulse, self.attempts.len(), unrecorded, self.settings.concurrency);
+        self.db.note_pool();
+    }
+
+    /// What was done since the last sample, if it is time for one and something was.
+    fn take_sample(&mut self, now: Instant) -> Option<(Duration, Sample)> {
+        let span = now.duration_since(self.sampled_at);
+        if span < SAMPLE && self.drain_until.is_none() {
+            return None;
+        }
+        let totals = self.metrics.totals();
+        let sample = totals.since(&self.sampled);
+        (self.sampled, self.sampled_at) = (totals, now);
+        sample.map(|sample| (span, sample))
+    }
+
     fn due_within(&mut self, wait: Duration) {
         let at = Instant::now() + wait;
         self.due_at = Some(self.due_at.map_or(at, |earlier| earlier.min(at)));
@@ -466,6 +532,9 @@ impl Relay {
             if !deltas.is_empty() {
                 let _ = self.db.add_health(&deltas).await;
             }
+            if let Some((span, sample)) = self.take_sample(Instant::now()) {
+                let _ = self.db.add_sample(self.epoch, span, &sample).await;
+            }
             for direct in std::mem::take(&mut self.retired) {
                 let _ = self.db.fence(direct.epoch).await;
             }
@@ -479,7 +548,13 @@ impl Relay {
     }
 }
 
-async fn housekeep(db: Db, epoch: i32, deltas: Vec<(i64, HealthDelta)>, maintain: bool) -> Housekept {
+async fn housekeep(
+    db: Db,
+    epoch: i32,
+    deltas: Vec<(i64, HealthDelta)>,
+    sample: Option<(Duration, Sample)>,
+    maintain: bool,
+) -> Housekept {
     let tick = db.tick(epoch).await;
     let mut unwritten = deltas;
     if !unwritten.is_empty() {
@@ -487,6 +562,11 @@ async fn housekeep(db: Db, epoch: i32, deltas: Vec<(i64, HealthDelta)>, maintain
             Ok(written) => unwritten.retain(|(id, _)| !written.contains(id)),
             Err(error) => warn!(%error, "health could not be written; it is kept"),
         }
+    }
+    if let Some((span, sample)) = sample
+        && let Err(error) = db.add_sample(epoch, span, &sample).await
+    {
+        warn!(%error, "a sample of the activity could not be kept");
     }
     if maintain {
         match db.maintain().await {

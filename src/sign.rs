@@ -10,10 +10,11 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 /// How a subscription wants its requests signed; a name in `outbox.subscription.signature`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
     /// [Standard Webhooks](https://github.com/standard-webhooks/standard-webhooks): `id.timestamp.body`
     /// under the decoded part of `whsec_…`, a `v1,` signature for each live key.
+    #[default]
     Standard,
     /// The same with ed25519, `v1a,`, under the private key `whsk_…`.
     StandardEd25519,

@@ -81,7 +81,7 @@ create table outbox_relay.finished (
     constraint finished_pkey primary key (subscription_id, event_seq),
     constraint finished_state check (state in ('succeeded', 'dead_letter', 'cancelled'))
 ) partition by range (event_seq);
-create index finished_dead_letter_idx on outbox_relay.finished (subscription_id, finished_at) where state = 'dead_letter';
+create index finished_dead_letter_idx on outbox_relay.finished (subscription_id, event_seq) where state = 'dead_letter';
 comment on table outbox_relay.finished is 'Deliveries that came to an end.';
 comment on index outbox_relay.finished_dead_letter_idx is 'Counts and replays dead letters without reading what succeeded.';
 

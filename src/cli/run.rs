@@ -1,9 +1,11 @@
 //! `outboxd run`: the daemon.
 
 use super::{Exit, fail};
-use crate::config::Config;
-use crate::db::{Db, DbError};
+use crate::admin;
+use crate::config::{Config, ConnectError, ConnectSettings};
+use crate::db::{Db, DbError, Seat};
 use crate::endpoint::Endpoints;
+use crate::metrics::Metrics;
 use crate::reconcile::{self, ReconcileError};
 use crate::relay::{Relay, Settings};
 use crate::send::Sender;
@@ -27,7 +29,8 @@ pub async fn run(config: Config) -> Exit {
         let _ = tell.send(true);
     });
 
-    let relay = match assemble(&config).await {
+    let metrics = Metrics::default();
+    let relay = match assemble(&config, &metrics).await {
         Ok(relay) => relay,
         Err(e) => {
             error!(error = %e, "cannot start");
@@ -45,6 +48,13 @@ pub async fn run(config: Config) -> Exit {
             return Exit::Failed;
         }
     }
+    match serve_admin(&config, metrics).await {
+        Ok(()) => {}
+        Err(e) => {
+            error!(error = %e, "the operator's seat cannot be served");
+            return Exit::BadConfiguration;
+        }
+    }
     info!(version = env!("CARGO_PKG_VERSION"), "outboxd starts");
     let mut ready = false;
     relay
@@ -58,6 +68,18 @@ pub async fn run(config: Config) -> Exit {
         })
         .await;
     Exit::Done
+}
+
+/// Serves the operator's seat in the background, if it is on.
+async fn serve_admin(config: &Config, metrics: Metrics) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Some(listen) = config.admin.listen else { return Ok(()) };
+    let pool = connect::pool(&pooled_settings(config)?, config.admin.pool_size, config.database.connect_timeout)?;
+    let seat = Seat::new(pool, config.admin.request_timeout, config.admin.session_idle);
+    if !listen.ip().is_loopback() && !seat.has_tokens().await? {
+        return Err("admin.listen is not a loopback address, and there is no token: make one with select outbox.create_token('operator')".into());
+    }
+    admin::serve(listen, &config.admin, seat, metrics)?;
+    Ok(())
 }
 
 /// Brings the subscriptions of the configuration about.
@@ -74,22 +96,19 @@ async fn in_step(config: &Config) -> Result<(), ReconcileError> {
 ///
 /// # Errors
 /// If the database cannot be reached, has another schema, or the HTTP client cannot be set up.
-pub async fn assemble(config: &Config) -> Result<Relay, Box<dyn std::error::Error + Send + Sync>> {
+pub async fn assemble(config: &Config, metrics: &Metrics) -> Result<Relay, Box<dyn std::error::Error + Send + Sync>> {
     let direct = config.database.listen_settings()?;
     schema::verify(&connect::open_driven(&direct).await?).await?;
 
-    let mut pooled = config.database.connect_settings()?;
-    if config.database.listen_url.is_none() {
-        // A pooler would refuse the startup parameter; there the client's own limit has to do.
-        let timeout_ms = config.database.statement_timeout.as_millis();
-        let options = pooled.server.get_options().unwrap_or_default();
-        let own = format!("-c statement_timeout={timeout_ms} -c default_transaction_isolation=read\\ committed");
-        pooled.server.options(format!("{options} {own}").trim());
-    }
+    let pooled = pooled_settings(config)?;
     let wait = config.database.connect_timeout;
     let pool = connect::pool(&pooled, config.database.pool_size, wait)?;
-    let db =
-        Db::new(pool, config.database.statement_timeout + Duration::from_secs(5), !config.relay.synchronous_commit);
+    let db = Db::new(
+        pool,
+        config.database.statement_timeout + Duration::from_secs(5),
+        !config.relay.synchronous_commit,
+        metrics.clone(),
+    );
 
     let policy = egress::Policy::new(&config.egress.allow, &config.egress.deny, &config.egress.ports)?;
     let extra_roots_pem =
@@ -116,5 +135,18 @@ pub async fn assemble(config: &Config) -> Result<Relay, Box<dyn std::error::Erro
         drain_deadline: config.relay.drain_deadline,
     };
     let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?);
-    Ok(Relay::new(settings, direct, db, sender, endpoints))
+    Ok(Relay::new(settings, direct, db, sender, endpoints, metrics.clone()))
+}
+
+/// How pooled connections are made.
+fn pooled_settings(config: &Config) -> Result<ConnectSettings, ConnectError> {
+    let mut pooled = config.database.connect_settings()?;
+    if config.database.listen_url.is_none() {
+        // A pooler would refuse the startup parameter; there the client's own limit has to do.
+        let timeout_ms = config.database.statement_timeout.as_millis();
+        let options = pooled.server.get_options().unwrap_or_default();
+        let own = format!("-c statement_timeout={timeout_ms} -c default_transaction_isolation=read\\ committed");
+        pooled.server.options(format!("{options} {own}").trim());
+    }
+    Ok(pooled)
 }

@@ -16,12 +16,13 @@ mod subscription;
 mod tests;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::egress::{NetRule, NetRuleError};
 use layers::Layers;
-use reader::{Read, Reader};
+use reader::{Noted, Read, Reader};
 
 pub use postgres::{ConnectError, ConnectSettings, TlsMode};
 pub use problem::{ConfigError, Problem};
@@ -45,6 +46,8 @@ pub struct Config {
     pub http: Http,
     /// Which addresses may be dialled.
     pub egress: Egress,
+    /// The operator's seat.
+    pub admin: Admin,
     /// What is logged.
     pub log: Log,
     /// Subscriptions that are kept in step with the configuration.
@@ -119,6 +122,31 @@ pub struct Egress {
     pub deny: Vec<NetRule>,
     /// Ports that may be dialled at an address that `allow` does not name.
     pub ports: Vec<u16>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it is served; none is off.
+    pub listen: Option<SocketAddr>,
+    /// Certificate chain and key in PEM files; none is plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Whether plain HTTP may be served beyond loopback.
+    pub plaintext: bool,
+    /// Names by which it may be called besides addresses and localhost.
+    pub hosts: Vec<String>,
+    /// Database connections for it.
+    pub pool_size: usize,
+    /// A request's time.
+    pub request_timeout: Duration,
+    /// The largest body of a request, in bytes.
+    pub max_body_bytes: usize,
+    /// A console's session ends after so long without anything done.
+    pub session_idle: Duration,
+    /// Not ready once the oldest work has waited so long.
+    pub ready_lag: Duration,
+    /// Whether `/metrics` names tenants and subscriptions.
+    pub metrics_by_subscription: bool,
 }
 
 /// `[log]`
@@ -212,6 +240,7 @@ impl Config {
         let relay = Relay::read(reader);
         let http = Http::read(reader);
         let egress = Egress::read(reader);
+        let admin = Admin::read(reader);
         let log = Log::read(reader, overrides.verbosity);
         let subscriptions = subscription::read(reader);
         Ok(Config {
@@ -219,6 +248,7 @@ impl Config {
             relay: relay?,
             http: http?,
             egress: egress?,
+            admin: admin?,
             log: log?,
             subscriptions: subscriptions?,
         })
@@ -352,6 +382,61 @@ impl Egress {
             _ => Err("expected a port from 1 to 65535"),
         });
         Ok(Egress { allow: allow?, deny: deny?, ports: ports? })
+    }
+}
+
+impl Admin {
+    fn read(reader: &mut Reader) -> Read<Admin> {
+        const LISTEN: &str = "an address with its port, as 127.0.0.1:8480, or off";
+        let listen = reader.parsed("admin.listen", LISTEN, |text| match text {
+            "off" => Ok(None),
+            text => text.parse::<SocketAddr>().map(Some).map_err(|_| format!("expected {LISTEN}")),
+        });
+        let certificate = reader.readable_file("admin.tls_certificate_file");
+        let key = reader.readable_file("admin.tls_key_file");
+        let tls = match (certificate, key) {
+            (Ok(Some(certificate)), Ok(Some(key))) => Ok(Some((certificate, key))),
+            (Ok(None), Ok(None)) => Ok(None),
+            (Ok(Some(_)), Ok(None)) => {
+                Err(reader.note("admin.tls_key_file", "is not set; a certificate needs its key".to_owned()))
+            }
+            (Ok(None), Ok(Some(_))) => {
+                Err(reader.note("admin.tls_certificate_file", "is not set; a key needs its certificate".to_owned()))
+            }
+            _ => Err(Noted),
+        };
+        let plaintext = reader.boolean("admin.plaintext");
+        let hosts = reader.list("admin.hosts", "[\"ops.example.com\"]", |name: String| {
+            let plain = !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+            if plain { Ok(name) } else { Err("expected a name in lower case without its port") }
+        });
+        let pool_size = reader.number("admin.pool_size", 1..=100);
+        let request_timeout = reader.duration("admin.request_timeout", millis(100)..=minutes(10));
+        let max_body_bytes = reader.number("admin.max_body_bytes", 1024..=128 << 20);
+        let session_idle = reader.duration("admin.session_idle", millis(1000)..=minutes(720));
+        let ready_lag = reader.duration("admin.ready_lag", millis(100)..=minutes(24 * 60));
+        let metrics_by_subscription = reader.boolean("admin.metrics_by_subscription");
+        let listen = listen.and_then(|set| reader.required("admin.listen", set))?;
+        let (tls, plaintext) = (tls?, plaintext?);
+        if tls.is_none() && !plaintext && listen.is_some_and(|at| !at.ip().is_loopback()) {
+            return Err(reader.note(
+                "admin.listen",
+                "is not a loopback address: set admin.tls_certificate_file and admin.tls_key_file, or admin.plaintext = true where a proxy before it speaks TLS".to_owned(),
+            ));
+        }
+        Ok(Admin {
+            listen,
+            tls,
+            plaintext,
+            hosts: hosts?,
+            pool_size: pool_size?,
+            request_timeout: request_timeout?,
+            max_body_bytes: max_body_bytes?,
+            session_idle: session_idle?,
+            ready_lag: ready_lag?,
+            metrics_by_subscription: metrics_by_subscription?,
+        })
     }
 }
 

@@ -154,7 +154,7 @@ fn an_unknown_key_is_named_with_its_source() {
     assert!(problems[1].message.contains("batch,"), "{}", problems[1]);
     assert_eq!(
         problems[2].message,
-        "there is no such section; there are database, egress, http, log, relay, subscription"
+        "there is no such section; there are admin, database, egress, http, log, relay, subscription"
     );
 }
 

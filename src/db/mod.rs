@@ -5,16 +5,20 @@
 //! statement cache to outgrow or to go stale. What is planned once is planned inside the functions.
 
 mod rows;
+mod seat;
 
 pub use rows::{
     Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, SubscriptionRow, Tick,
 };
 
+pub use seat::{Answer, CatalogEntry, Credential, Gauges, Holder, Request, Role, Seat, SubscriptionGauge};
+
+use crate::metrics::{Metrics, Sample};
 use crate::reconcile::Change;
 use crate::schema::describe;
 use deadpool_postgres::Pool;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
@@ -83,12 +87,13 @@ pub struct Db {
     /// After this the client gives a statement up, even if the server does not.
     timeout: Duration,
     asynchronous: bool,
+    metrics: Metrics,
 }
 
 impl Db {
     /// `asynchronous`: whether the relay's own writes commit asynchronously.
-    pub fn new(pool: Pool, timeout: Duration, asynchronous: bool) -> Self {
-        Self { pool, timeout, asynchronous }
+    pub fn new(pool: Pool, timeout: Duration, asynchronous: bool, metrics: Metrics) -> Self {
+        Self { pool, timeout, asynchronous, metrics }
     }
 
     /// Turns the next events of the log into deliveries. `None`: on hold, or fenced. With `skip_filters`
@@ -106,6 +111,7 @@ impl Db {
         let sql = "select * from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7, $8)";
         let rows = self
             .query(
+                "expand",
                 sql,
                 &[
                     (&epoch, Type::INT4),
@@ -131,6 +137,7 @@ impl Db {
                 event: Some(event.clone()),
                 attempts: 0,
                 cause: Cause::Schedule,
+                is_fresh: true,
             }));
         }
         Ok(Some(Expanded {
@@ -151,6 +158,7 @@ impl Db {
                    from outbox_relay.claim($1, $2, $3, $4, $5, $6)";
         let rows = self
             .query(
+                "claim",
                 sql,
                 &[
                     (&epoch, Type::INT4),
@@ -170,6 +178,7 @@ impl Db {
             event: row.get::<_, Option<Uuid>>("event_id").map(|_| Arc::new(event(row))),
             attempts: row.get("attempts"),
             cause: Cause::from_name(row.get("cause")),
+            is_fresh: false,
         };
         Ok(Some(Claimed {
             leases: rows.iter().map(lease).collect(),
@@ -190,6 +199,7 @@ impl Db {
                    from outbox_relay.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
         let rows = self
             .query(
+                "record",
                 sql,
                 &[
                     (&epoch, Type::INT4),
@@ -197,7 +207,7 @@ impl Db {
                     (&column(batch, |f| f.subscription_id), Type::INT8_ARRAY),
                     (&column(batch, |f| f.event_seq), Type::INT8_ARRAY),
                     (&column(batch, |f| f.started_at), Type::TIMESTAMPTZ_ARRAY),
-                    (&column(batch, |f| f.latency_ms), Type::INT4_ARRAY),
+                    (&column(batch, |f| i32::try_from(f.latency.as_millis()).unwrap_or(i32::MAX)), Type::INT4_ARRAY),
                     (&column(batch, |f| f.outcome.as_str()), Type::TEXT_ARRAY),
                     (&column(batch, |f| f.status_code), Type::INT2_ARRAY),
                     (&batch.iter().map(|f| f.error.as_deref()).collect::<Vec<_>>(), Type::TEXT_ARRAY),
@@ -229,7 +239,13 @@ impl Db {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn load_subscriptions(&self, ids: &[i64]) -> Result<Vec<SubscriptionRow>, DbError> {
-        let rows = self.query("select * from outbox_relay.load_subscriptions($1)", &[(&ids, Type::INT8_ARRAY)]).await?;
+        let rows = self
+            .query(
+                "load_subscriptions",
+                "select * from outbox_relay.load_subscriptions($1)",
+                &[(&ids, Type::INT8_ARRAY)],
+            )
+            .await?;
         Ok(rows
             .iter()
             .map(|row| {
@@ -257,7 +273,7 @@ impl Db {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn tick(&self, epoch: i32) -> Result<Tick, DbError> {
-        let rows = self.query("select * from outbox_relay.tick($1)", &[(&epoch, Type::INT4)]).await?;
+        let rows = self.query("tick", "select * from outbox_relay.tick($1)", &[(&epoch, Type::INT4)]).await?;
         let row = rows.first().ok_or_else(|| DbError::Pool("outbox_relay.tick returned no row".into()))?;
         Ok(Tick {
             fenced: row.get("fenced"),
@@ -280,6 +296,7 @@ impl Db {
         let ids: Vec<i64> = deltas.iter().map(|(id, _)| *id).collect();
         let rows = self
             .query(
+                "add_health",
                 "select * from outbox_relay.add_health($1, $2, $3, $4, $5, $6)",
                 &[
                     (&ids, Type::INT8_ARRAY),
@@ -294,13 +311,41 @@ impl Db {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
+    /// Keeps what this relay did in the last seconds, for `outbox.activity()`.
+    ///
+    /// # Errors
+    /// If the database cannot be asked; nothing was written then.
+    pub async fn add_sample(&self, epoch: i32, span: Duration, sample: &Sample) -> Result<(), DbError> {
+        self.query(
+            "sample",
+            "select outbox_relay.add_sample($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            &[
+                (&epoch, Type::INT4),
+                (&span.as_secs_f32(), Type::FLOAT4),
+                (&sample.delivered, Type::INT8),
+                (&sample.failed, Type::INT8),
+                (&sample.first_delivered, Type::INT8),
+                (&sample.first_failed, Type::INT8),
+                (&sample.attempt_counts, Type::INT8_ARRAY),
+                (&sample.commit_counts, Type::INT8_ARRAY),
+                (&self.asynchronous, Type::BOOL),
+            ],
+        )
+        .await
+        .map(drop)
+    }
+
     /// Housekeeping; returns what was done, a line each.
     ///
     /// # Errors
     /// If the database cannot be asked.
     pub async fn maintain(&self) -> Result<Vec<String>, DbError> {
         let rows = self
-            .query("select concat_ws(' ', action, 'segment ' || segment, detail) from outbox_relay.maintain()", &[])
+            .query(
+                "maintain",
+                "select concat_ws(' ', action, 'segment ' || segment, detail) from outbox_relay.maintain()",
+                &[],
+            )
             .await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
@@ -310,7 +355,7 @@ impl Db {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn fence(&self, epoch: i32) -> Result<i32, DbError> {
-        let rows = self.query("select outbox_relay.fence($1)", &[(&epoch, Type::INT4)]).await?;
+        let rows = self.query("fence", "select outbox_relay.fence($1)", &[(&epoch, Type::INT4)]).await?;
         Ok(rows.first().map_or(0, |row| row.get(0)))
     }
 
@@ -319,10 +364,28 @@ impl Db {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn call_for_help(&self) -> Result<(), DbError> {
-        self.query("select pg_notify('outbox_signal', 'help')", &[]).await.map(drop)
+        self.query("help", "select pg_notify('outbox_signal', 'help')", &[]).await.map(drop)
     }
 
-    async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
+    /// Connections of the pool: idle, busy, and calls that wait for one.
+    pub fn note_pool(&self) {
+        let status = self.pool.status();
+        self.metrics.pool(status.available, status.size.saturating_sub(status.available), status.waiting);
+    }
+
+    async fn query(&self, call: &str, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
+        let began = Instant::now();
+        let result = self.try_query(sql, params).await;
+        let how = match &result {
+            Ok(_) => "ok",
+            Err(e) if e.is_refusal() => "refused",
+            Err(_) => "failed",
+        };
+        self.metrics.called(call, how, began.elapsed());
+        result
+    }
+
+    async fn try_query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
         let client = self.pool.get().await?;
         match tokio::time::timeout(self.timeout, client.query_typed(sql, params)).await {
             Ok(result) => Ok(result?),

@@ -24,6 +24,19 @@ pub struct Event {
     pub traceparent: Option<String>,
 }
 
+impl Event {
+    /// When the row was made: a version 7 UUID says so (RFC 9562, 5.7), to the millisecond. `occurred_at` may be
+    /// long ago, of an event told late.
+    pub fn inserted_at(&self) -> SystemTime {
+        let bytes = self.id.as_bytes();
+        if bytes[6] >> 4 != 7 {
+            return self.occurred_at;
+        }
+        let ms = bytes[..6].iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte));
+        SystemTime::UNIX_EPOCH + Duration::from_millis(ms)
+    }
+}
+
 /// Why an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -69,6 +82,8 @@ pub struct Lease {
     pub attempts: i32,
     /// Why now.
     pub cause: Cause,
+    /// It comes straight from the log: nothing had to wait in the queue.
+    pub is_fresh: bool,
 }
 
 /// What `outbox_relay.expand` did.
@@ -120,7 +135,9 @@ pub struct Finished {
     /// When the attempt began.
     pub started_at: SystemTime,
     /// How long it took.
-    pub latency_ms: i32,
+    pub latency: Duration,
+    /// From the event's insert to the first byte of the answer, where nothing but the relay lay between.
+    pub since_commit: Option<Duration>,
     /// What came of it.
     pub outcome: Outcome,
     /// The status, if there was an answer.

@@ -3,6 +3,7 @@
 use super::{RETRY, Relay, TICK};
 use crate::db::Room;
 use crate::lease::{self, Leased};
+use crate::metrics::Wakeup;
 use crate::wake::Direct;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,6 +25,9 @@ impl Relay {
         self.leasing_epoch = self.epoch;
         if room > 0 && self.due_at.is_some_and(|at| now >= at) {
             self.due_at = None;
+            if !self.polled {
+                self.metrics.woken(Wakeup::Timer);
+            }
             self.leasing =
                 Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, lease_room)));
         } else if self.log_wanted && now >= self.expand_at {
@@ -72,7 +76,12 @@ impl Relay {
                 let deliveries = work.len() + queued;
                 self.expand_retry = RETRY.0;
                 self.expand_limit = self.expand_limit.max(1).saturating_mul(2);
+                let polled = std::mem::take(&mut self.polled);
                 if events > 0 {
+                    self.metrics.expanded(events);
+                    if polled {
+                        self.metrics.poll_found_work();
+                    }
                     self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / events as f64).max(0.1);
                     self.leave_door_if_busy(now, more).await;
                 }

@@ -76,6 +76,7 @@ impl Relay {
     pub(super) fn lose_direct(&mut self) {
         if self.direct.take().is_some() {
             self.doubted = (self.epoch != 0).then_some(self.epoch);
+            self.metrics.lost_connection();
             warn!(epoch = self.epoch, "the direct connection is lost");
         }
     }

@@ -121,7 +121,7 @@ impl Sender {
         let started = Instant::now();
         let Outgoing { uri, headers, body, timeout, excerpt_bytes } = outgoing;
         let mut received = Received::default();
-        let exchange = self.exchange(request(uri, headers, body), excerpt_bytes, &mut received);
+        let exchange = self.exchange(request(uri, headers, body), excerpt_bytes, started, &mut received);
         let result = match tokio::time::timeout(timeout, exchange).await {
             Ok(result) => result,
             Err(_) if received.head.is_some() => Err(Failure::NoBodyInTime(timeout)),
@@ -134,12 +134,14 @@ impl Sender {
         &self,
         request: Request<Full<Bytes>>,
         excerpt_bytes: usize,
+        started: Instant,
         received: &mut Received,
     ) -> Result<StatusCode, Failure> {
         let answer = self.client.request(request).await.map_err(|error| failure::of_request(&error))?;
         let (head, body) = answer.into_parts();
         let status = head.status;
         received.head = Some(head);
+        received.first_byte = Some(started.elapsed());
         if !body.is_end_stream() {
             // Three bytes more tell a character at the cut from an invalid one.
             self.read_body(body, excerpt_bytes.saturating_add(3), &mut received.body).await?;
@@ -180,6 +182,7 @@ fn request(uri: Uri, mut headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>
 #[derive(Default)]
 struct Received {
     head: Option<Parts>,
+    first_byte: Option<Duration>,
     body: Vec<u8>,
 }
 
@@ -208,6 +211,7 @@ impl Received {
             retry_after,
             started_at,
             latency,
+            first_byte: self.first_byte,
         }
     }
 }

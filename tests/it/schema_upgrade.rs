@@ -102,7 +102,7 @@ async fn a_function_of_another_build_is_replaced_and_keeps_its_grants() {
         .run(
             "create or replace function outbox.hold(reason text) returns void language sql as 'select null::void';
              drop function outbox.release;
-             update outbox_relay.applied_file set sha256 = 'another build' where path ~ '/(hold|release).sql$'",
+             update outbox_relay.applied_file set sha256 = 'another build' where path ~ '60_operate/(hold|release).sql$'",
         )
         .await;
     let mut client = db.client().await;

@@ -8,6 +8,7 @@ as $$
 declare
     s outbox.subscription;
 begin
+    perform set_config('outbox.actor', 'relay', true);
     for s in select t.* from outbox.subscription t
              where t.subscription_id = any (disable.subscription_ids) and t.active for no key update skip locked loop
         update outbox.subscription t set active = false, disabled_at = now(), disabled_reason = disable.reason

@@ -38,6 +38,7 @@ begin
     end if;
     perform pg_advisory_xact_lock(1869968482, 7);
     perform set_config('outbox.override_managed', 'on', true);
+    perform set_config('outbox.actor', 'configuration', true);
     begin
         for w in select e.value from jsonb_array_elements(reconcile.wanted) e loop
             begin

@@ -22,6 +22,8 @@ begin
     -- The update makes a new version: relays load the keys anew.
     update outbox.subscription t set updated_at = now() where t.subscription_id = s.subscription_id;
     select k.new_secret, k.new_key_id into created from outbox_relay.add_key(s.subscription_id, s.signature, rotate_secret.secret) k;
+    perform outbox_relay.audit('rotate_secret', s.tenant_id, s.subscription_id,
+        detail => jsonb_build_object('key_id', created.key_id, 'old_keys_expire_at', until));
     return created;
 end
 $$;

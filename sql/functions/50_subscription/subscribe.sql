@@ -21,13 +21,14 @@ begin
     created.subscription_id := nextval(pg_get_serial_sequence('outbox.subscription', 'subscription_id'));
     begin
         insert into outbox.subscription (subscription_id, tenant_id, name, url, event_types, filter, headers, signature, signature_header, envelope,
-            retry_policy, timeout, max_in_flight, rate_limit, ordered, description)
+            retry_policy, timeout, max_in_flight, rate_limit, ordered, description, created_by)
         overriding system value
         values (created.subscription_id, coalesce(subscribe.tenant_id, 'default'),
             coalesce(subscribe.name, 'subscription-' || created.subscription_id), subscribe.url, subscribe.event_types, path,
             coalesce(subscribe.headers, '{}'), coalesce(subscribe.signature, 'standard'), subscribe.signature_header, coalesce(subscribe.envelope, 'standard'),
             coalesce(subscribe.retry_policy, (select t.value from outbox.setting t where t.name = 'default_retry_policy')),
-            subscribe.timeout, subscribe.max_in_flight, subscribe.rate_limit, coalesce(subscribe.ordered, false), subscribe.description);
+            subscribe.timeout, subscribe.max_in_flight, subscribe.rate_limit, coalesce(subscribe.ordered, false), subscribe.description,
+            (outbox_relay.actor()).actor);
     exception when unique_violation then
         raise exception using errcode = 'OB017',
             message = format('tenant %s has a subscription named %s already', quote_literal(subscribe.tenant_id), quote_literal(subscribe.name)),

@@ -17,7 +17,7 @@ begin
         raise exception using errcode = 'OB031', message = format('environment %s is not acceptable', quote_nullable(adopt.environment)),
             hint = 'Use letters, digits, _, . and -, as production.';
     end if;
-    update outbox.setting s set value = adopt.environment, updated_at = now(), updated_by = session_user where s.name = 'environment';
+    update outbox.setting s set value = adopt.environment, updated_at = now(), updated_by = (outbox_relay.actor()).actor where s.name = 'environment';
 
     -- The common case changes a name and waits for nobody.
     if outbox_relay.was_moved() then
@@ -57,6 +57,7 @@ begin
         from pg_current_snapshot() s, (select coalesce(max(event_seq), 0) as m from outbox.event) e;
         update outbox_relay.origin o set system_identifier = p.system_identifier from pg_control_system() p;
     end if;
+    perform outbox_relay.audit('adopt', detail => jsonb_build_object('environment', adopt.environment, 'rebased', moved, 'pending', kept));
     perform pg_notify('outbox_signal', 'control');
     return case when moved then format('adopted as %s; the log was rebased, %s deliveries were pending', adopt.environment, kept)
                 else format('adopted as %s', adopt.environment) end;

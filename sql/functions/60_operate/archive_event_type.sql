@@ -9,6 +9,7 @@ begin
         raise exception using errcode = 'OB021', message = format('event type %s is not in the catalog', quote_nullable(archive_event_type.type)),
             hint = 'See select type from outbox.event_type.';
     end if;
+    perform outbox_relay.audit('archive_event_type', detail => jsonb_build_object('type', archive_event_type.type));
 end
 $$;
 comment on function outbox.archive_event_type is 'Refuses events of this type from now on.';

@@ -35,6 +35,7 @@ begin
         end;
         perform set_config('lock_timeout', before_lock, true);
     end if;
+    perform outbox_relay.audit('define_event_type', detail => jsonb_build_object('type', define_event_type.type, 'version', define_event_type.version));
 end
 $$;
 comment on function outbox.define_event_type is 'Defines an event type; from the first definition on, undefined types are refused.';

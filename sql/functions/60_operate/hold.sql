@@ -8,7 +8,8 @@ begin
         raise exception using errcode = 'OB018', message = 'hold needs a reason',
             hint = 'Say why, for whoever finds it: select outbox.hold(''database moves at noon'').';
     end if;
-    insert into outbox_relay.hold (reason) values (hold.reason);
+    insert into outbox_relay.hold (reason, created_by) values (hold.reason, (outbox_relay.actor()).actor);
+    perform outbox_relay.audit('hold', detail => jsonb_build_object('reason', hold.reason));
     perform pg_notify('outbox_signal', 'control');
 end
 $$;

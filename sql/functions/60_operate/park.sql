@@ -6,10 +6,10 @@ as $$
 -- becomes a dead letter without further attempts, and the key goes on with the next, whatever the setting
 -- ordered_on_dead_letter says. outbox.replay or outbox.replay_failed send it later, out of order.
 declare
+    s        outbox.subscription := outbox_relay.require_subscription(park.subscription_id, park.tenant_id);
     given_up boolean;
     lifted   boolean;
 begin
-    perform outbox_relay.require_subscription(park.subscription_id, park.tenant_id);
     given_up := outbox_relay.give_up(park.subscription_id, park.event_seq, 'parked');
     lifted := outbox_relay.lift_stop(park.subscription_id, park.event_seq);
     -- A stop may be older than the history of its event.
@@ -19,6 +19,7 @@ begin
             message = format('subscription %s has no delivery of event %s to park', park.subscription_id, coalesce(park.event_seq::text, 'null')),
             hint = 'It is one that is outstanding or a dead letter; see outbox.delivery.';
     end if;
+    perform outbox_relay.audit('park', s.tenant_id, park.subscription_id, park.event_seq);
     perform pg_notify('outbox_signal', 'due');
 end
 $$;

@@ -5,6 +5,7 @@ as $$
 -- Lifts every hold that outbox.hold put. A relay that holds because of its environment needs outbox.adopt.
 begin
     delete from outbox_relay.hold;
+    perform outbox_relay.audit('release');
     perform pg_notify('outbox_signal', 'control');
 end
 $$;

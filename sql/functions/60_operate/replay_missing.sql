@@ -10,7 +10,7 @@ declare
     replayed bigint;
 begin
     perform outbox_relay.check_window(replay_missing.since, replay_missing.until);
-    select count(case when replay_missing.dry_run then '' else outbox.replay(s.subscription_id, m.event_seq) end) into replayed
+    select count(case when replay_missing.dry_run then '' else outbox_relay.replay_one(s.subscription_id, m.event_seq) end) into replayed
     from (select e.event_seq
           from outbox.event e, lateral (select * from outbox_relay.cursor order by cursor_id desc limit 1) c
           where e.tenant_id = s.tenant_id and e.addressed_to is null
@@ -21,6 +21,10 @@ begin
             and not exists (select from outbox_relay.queue q where q.subscription_id = s.subscription_id and q.event_seq = e.event_seq)
             and not exists (select from outbox_relay.finished f where f.subscription_id = s.subscription_id and f.event_seq = e.event_seq)
           order by e.event_seq) m;
+    if not replay_missing.dry_run and replayed > 0 then
+        perform outbox_relay.audit('replay_missing', s.tenant_id, s.subscription_id,
+            detail => jsonb_build_object('since', replay_missing.since, 'until', replay_missing.until, 'count', replayed));
+    end if;
     return replayed;
 end
 $$;

@@ -18,6 +18,7 @@ begin
     returning e.event_id, e.event_seq into new_id, seq;
     insert into outbox_relay.queue (subscription_id, event_seq, state, cause, next_attempt_at)
     values (s.subscription_id, seq, 'pending', 'test', now());
+    perform outbox_relay.audit('send_test', s.tenant_id, s.subscription_id, seq);
     perform pg_notify('outbox_signal', 'due');
     return new_id;
 end

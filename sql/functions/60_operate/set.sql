@@ -32,7 +32,8 @@ begin
                 when 'choice' then array_to_string(s.choices, ' or ')
                 else format('an %s from %s to %s', s.kind, s.minimum, s.maximum) end);
     end;
-    update outbox.setting t set value = "set".value, updated_at = now(), updated_by = session_user where t.name = s.name;
+    update outbox.setting t set value = "set".value, updated_at = now(), updated_by = (outbox_relay.actor()).actor where t.name = s.name;
+    perform outbox_relay.audit('set', detail => jsonb_build_object('name', s.name, 'from', s.value, 'to', "set".value));
     if s.name = 'max_payload_bytes' then
         perform outbox_relay.guard_event();
     end if;

@@ -6,9 +6,9 @@ as $$
 -- cancelled, a dead letter becomes cancelled too, and the key goes on with the next. It is not replayed by
 -- outbox.replay_failed; outbox.replay still can.
 declare
+    s        outbox.subscription := outbox_relay.require_subscription(skip.subscription_id, skip.tenant_id);
     lifted boolean;
 begin
-    perform outbox_relay.require_subscription(skip.subscription_id, skip.tenant_id);
     lifted := outbox_relay.lift_stop(skip.subscription_id, skip.event_seq);
     if outbox_relay.cancel_outstanding(skip.subscription_id, coalesce(skip.event_seq, -1), reason => 'skipped') = 0 then
         update outbox_relay.finished f set state = 'cancelled'
@@ -20,6 +20,7 @@ begin
                 hint = 'It is one that is outstanding or a dead letter; see outbox.delivery.';
         end if;
     end if;
+    perform outbox_relay.audit('skip', s.tenant_id, skip.subscription_id, skip.event_seq);
     perform pg_notify('outbox_signal', 'due');
 end
 $$;

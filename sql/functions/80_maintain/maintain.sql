@@ -57,6 +57,11 @@ begin
     end loop;
     delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
     delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
+    perform outbox_relay.compact_samples();
+    delete from outbox.audit a where a.at < now() - (select value::interval from outbox.setting where name = 'audit_retention');
+    delete from outbox_relay.session t where t.seen_at < now() - interval '1 day' or t.created_at < now() - interval '1 day';
+    delete from outbox_relay.idempotent_request t
+    where t.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention');
 
     for n in current .. current + 2 loop
         if not exists (select from outbox_relay.segment g where g.segment = n) then

@@ -125,6 +125,7 @@ impl Stage {
             .env("OUTBOXD_EGRESS__ALLOW", r#"["127.0.0.1/32"]"#)
             .env("OUTBOXD_RELAY__LISTEN", if self.arguments.no_listen { "false" } else { "true" })
             .env("OUTBOXD_RELAY__MAX_IN_FLIGHT", "256")
+            .env("OUTBOXD_ADMIN__LISTEN", "off")
             .env("OUTBOXD_LOG__LEVEL", "error")
             .stdin(Stdio::null())
             .spawn()?;

@@ -122,6 +122,7 @@ impl Stage {
             .arg(std::env::current_exe()?)
             .env("DATABASE_URL", url(&self.server, RELAY, DATABASE))
             .env("OUTBOXD_EGRESS__ALLOW", r#"["127.0.0.1/32"]"#)
+            .env("OUTBOXD_ADMIN__LISTEN", "off")
             .env("OUTBOXD_RELAY__NAME", &name)
             .env("OUTBOXD_RELAY__ENVIRONMENT", "demo")
             .env("OUTBOXD_RELAY__DRAIN_DEADLINE", "2s")

@@ -88,7 +88,10 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// A relay of that name with few connections.
     pub(crate) fn relay(url: &str, name: &str) -> Outboxd {
-        Outboxd::on(url, &["run"]).set("OUTBOXD_RELAY__NAME", name).set("OUTBOXD_DATABASE__POOL_SIZE", "2")
+        Outboxd::on(url, &["run"])
+            .set("OUTBOXD_RELAY__NAME", name)
+            .set("OUTBOXD_DATABASE__POOL_SIZE", "2")
+            .set("OUTBOXD_ADMIN__LISTEN", "off")
     }
 
     /// A relay with the defaults, registered.

@@ -1,0 +1,8 @@
+create or replace function outbox_relay.close_session(sha256 bytea)
+returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+-- Ends the session of the cookie with this SHA-256.
+delete from outbox_relay.session s where s.sha256 = close_session.sha256;
+$$;
+comment on function outbox_relay.close_session is 'Ends a session of the console.';

@@ -1,0 +1,126 @@
+//! Who comes too often without a good token waits.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Failures that may come at once.
+const BURST: u32 = 10;
+/// How long it takes until one more may come.
+const REFILL: Duration = Duration::from_secs(6);
+/// Addresses and tokens remembered at most; what came in first goes.
+const REMEMBERED: usize = 10_000;
+/// How long a token that was good may come whatever others at its address do.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
+
+/// Counts failures by address. A token of 256 bits cannot be guessed; what this saves is the database.
+#[derive(Default)]
+pub(crate) struct Limiter(Mutex<Memory>);
+
+#[derive(Default)]
+struct Memory {
+    /// When an address will have paid for its failures.
+    paid_at: HashMap<IpAddr, Instant>,
+    /// Credentials that were good, by hash, and when.
+    good: HashMap<[u8; 32], Instant>,
+}
+
+impl Limiter {
+    /// Whether somebody from this address may try; otherwise how many seconds to wait. One who came with the
+    /// same, good, credential lately may: behind a proxy all have one address.
+    pub(crate) fn may_try(&self, address: IpAddr, credential: &[u8; 32]) -> Result<(), u64> {
+        let memory = self.memory();
+        let now = Instant::now();
+        if memory.good.get(credential).is_some_and(|at| now.duration_since(*at) < KNOWN_FOR) {
+            return Ok(());
+        }
+        let Some(paid_at) = memory.paid_at.get(&network(address)) else { return Ok(()) };
+        let allowed_debt = REFILL * (BURST - 1);
+        match paid_at.checked_duration_since(now + allowed_debt) {
+            Some(wait) if !wait.is_zero() => Err(wait.as_secs() + 1),
+            _ => Ok(()),
+        }
+    }
+
+    /// The credential was not good.
+    pub(crate) fn failed(&self, address: IpAddr, credential: Option<&[u8; 32]>) {
+        let mut memory = self.memory();
+        let now = Instant::now();
+        if let Some(credential) = credential {
+            memory.good.remove(credential);
+        }
+        if memory.paid_at.len() >= REMEMBERED {
+            memory.paid_at.retain(|_, paid_at| *paid_at > now);
+        }
+        if memory.paid_at.len() < REMEMBERED {
+            let paid_at = memory.paid_at.entry(network(address)).or_insert(now);
+            *paid_at = (*paid_at).max(now) + REFILL;
+        }
+    }
+
+    /// The credential was good.
+    pub(crate) fn succeeded(&self, credential: [u8; 32]) {
+        let mut memory = self.memory();
+        let now = Instant::now();
+        if memory.good.len() >= REMEMBERED {
+            memory.good.retain(|_, at| now.duration_since(*at) < KNOWN_FOR);
+        }
+        if memory.good.len() < REMEMBERED {
+            memory.good.insert(credential, now);
+        }
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of IPv6 a host has a /64 to choose from.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOMEBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn after_ten_failures_an_address_waits_and_others_do_not() {
+        let limiter = Limiter::default();
+        for _ in 0..BURST {
+            assert_eq!(limiter.may_try(SOMEBODY, &[0; 32]), Ok(()));
+            limiter.failed(SOMEBODY, Some(&[0; 32]));
+        }
+        assert!(limiter.may_try(SOMEBODY, &[0; 32]).is_err_and(|wait| (1..=7).contains(&wait)));
+        assert_eq!(limiter.may_try("10.0.0.1".parse().expect("an address"), &[0; 32]), Ok(()));
+    }
+
+    #[test]
+    fn a_good_token_gets_in_beside_those_who_try() {
+        let limiter = Limiter::default();
+        limiter.succeeded([1; 32]);
+        for _ in 0..2 * BURST {
+            limiter.failed(SOMEBODY, None);
+        }
+        assert_eq!(limiter.may_try(SOMEBODY, &[1; 32]), Ok(()));
+        limiter.failed(SOMEBODY, Some(&[1; 32]));
+        assert!(limiter.may_try(SOMEBODY, &[1; 32]).is_err(), "it was revoked");
+    }
+
+    #[test]
+    fn a_host_cannot_change_its_address_within_its_network() {
+        let of = |text: &str| network(text.parse().expect("an address"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    }
+}

@@ -1,0 +1,81 @@
+//! `/session`: a browser signs in with a token and gets a cookie that scripts cannot read.
+
+use super::credentials::{self, check, cookie, cookie_name, sha256};
+use super::problem::Problem;
+use super::{Admin, Reply, api, json};
+use crate::db::{Credential, Holder};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use ring::rand::SecureRandom;
+use serde::Deserialize;
+use std::net::IpAddr;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignIn {
+    token: zeroize::Zeroizing<String>,
+}
+
+/// GET: who is signed in. POST {token}: sign in. DELETE: sign out.
+pub(crate) async fn session(admin: &Admin, peer: IpAddr, request: Request<Incoming>) -> Result<Reply, Problem> {
+    match *request.method() {
+        Method::GET | Method::HEAD => {
+            let entered = credentials::enter(admin, peer, &request).await?;
+            let who = about(admin, entered.holder());
+            entered.finish().await?;
+            Ok(who)
+        }
+        Method::POST => sign_in(admin, peer, request).await,
+        Method::DELETE => {
+            credentials::check_origin(request.headers(), false)?;
+            if let Some(session) = cookie(&admin.settings, request.headers()) {
+                admin.seat.close_session(&sha256(session)).await?;
+            }
+            let mut reply = json(StatusCode::NO_CONTENT, "");
+            reply.headers_mut().remove(header::CONTENT_TYPE);
+            set_cookie(admin, &mut reply, "", 0);
+            Ok(reply)
+        }
+        _ => Err(Problem::method_not_allowed("GET, HEAD, POST, DELETE")),
+    }
+}
+
+async fn sign_in(admin: &Admin, peer: IpAddr, request: Request<Incoming>) -> Result<Reply, Problem> {
+    credentials::check_origin(request.headers(), false)?;
+    let body = api::read_body(admin, request).await?;
+    let Ok(SignIn { token }) = serde_json::from_slice(&body) else {
+        return Err(Problem::bad_request("expected {\"token\": \"…\"}"));
+    };
+    let hash = sha256(token.trim());
+    let entered = check(admin, peer, Credential::Token(hash), hash, true).await?;
+    let mut random = [0; 32];
+    if ring::rand::SystemRandom::new().fill(&mut random).is_err() {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "No randomness to be had"));
+    }
+    let session = hex::encode(random);
+    let mut reply = about(admin, entered.holder());
+    entered.open_session(&sha256(&session)).await?;
+    // The server ends the session; the browser forgets it with its window.
+    set_cookie(admin, &mut reply, &session, 12 * 3600);
+    Ok(reply)
+}
+
+fn about(admin: &Admin, holder: &Holder) -> Reply {
+    let body = serde_json::json!({
+        "role": holder.role.as_str(),
+        "tenant_id": holder.tenant_id,
+        "description": holder.description,
+        "idle_seconds": admin.seat.session_idle().as_secs(),
+    });
+    json(StatusCode::OK, body.to_string())
+}
+
+fn set_cookie(admin: &Admin, reply: &mut Reply, value: &str, max_age_s: u32) {
+    let secure = if admin.settings.is_tls { "; Secure" } else { "" };
+    let name = cookie_name(&admin.settings);
+    let cookie = format!("{name}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Strict{secure}");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        reply.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+}
