@@ -4,11 +4,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test interop retries lint schema bench setup
+.PHONY: help demo test test-web pictures interop retries lint schema bench setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
 	@echo "make test     the tests, against a PostgreSQL they start themselves"
+	@echo "make test-web the console in a browser, the API against its description, metrics and alerts"
 	@echo "make interop  every signature profile and envelope against verifiers and receivers of others"
 	@echo "make retries  every retry policy, followed attempt by attempt"
 	@echo "make lint     rustfmt, clippy, and sql/schema.sql against a fresh database"
@@ -25,6 +26,18 @@ demo: setup
 
 test: setup
 	cargo test --no-fail-fast $(ARGS)
+
+# Installs Chromium, Prometheus' promtool, Node and Python packages where they are missing, below target/web.
+test-web: setup
+	bash tests/web/setup.sh
+	cargo build --quiet
+	cargo test --quiet --test web -- $(ARGS)
+
+# The pictures in docs/, taken anew.
+pictures: setup
+	bash tests/web/setup.sh
+	cargo build --quiet
+	OUTBOXD_PICTURES=$(CURDIR)/docs/pictures cargo test --quiet --test web -- console incident
 
 # Installs Node, Python, PHP, Go and Ruby packages where they are missing, below target/interop.
 interop: setup

@@ -23,6 +23,20 @@ pub const LATENCY_BOUNDS_S: [f64; 28] = [
 /// How many events or results a call takes.
 const BATCH_BOUNDS: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 10_000.0];
 
+/// The calls of the loop, as [`Metrics::called`] is told of them.
+const CALLS: [&str; 10] = [
+    "expand",
+    "claim",
+    "record",
+    "tick",
+    "add_health",
+    "load_subscriptions",
+    "maintain",
+    "fence",
+    "help",
+    "sample",
+];
+
 /// Why a relay looks for work.
 #[derive(Clone, Copy, Debug)]
 pub enum Wakeup {
@@ -170,6 +184,15 @@ impl Default for Metrics {
         }
         for state in ["succeeded", "failed", "dead_letter", "lease_lost"] {
             inner.deliveries.with_label_values(&[state]);
+        }
+        for class in ["2xx", "3xx", "4xx", "5xx"] {
+            inner.admin_requests.with_label_values(&[class]);
+        }
+        for call in CALLS {
+            for result in ["ok", "refused", "failed"] {
+                inner.calls.with_label_values(&[call, result]);
+            }
+            inner.call_seconds.with_label_values(&[call]);
         }
         for cause in [Wakeup::Bell, Wakeup::Help, Wakeup::Due, Wakeup::Control, Wakeup::Timer, Wakeup::Poll] {
             inner.wakeups.with_label_values(&[cause.as_str()]);

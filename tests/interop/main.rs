@@ -40,7 +40,7 @@ impl Verdict {
 async fn main() -> ExitCode {
     let began = Instant::now();
     let mut verdict = Verdict::default();
-    let stage = Stage::new().await;
+    let stage = Stage::new(&[]).await;
     matrix::run(&stage, &mut verdict).await;
     receivers::run(&stage, &mut verdict).await;
     let required = std::env::var_os("OUTBOXD_INTEROP_REQUIRE").is_some();

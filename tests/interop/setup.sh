@@ -24,25 +24,15 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-# Installs into target/interop/NAME unless what it is made from is the same as last time.
-into() {
-    local name=$1 from=$2 command=$3 to=target/interop/$1 sum
-    sum=$(cat "$from"/* "$from"/.npmrc 2>/dev/null | sha256sum)
-    [ -f "$to/.made-from" ] && [ "$(cat "$to/.made-from")" = "$sum" ] && return
-    rm -rf "$to"
-    mkdir -p "$to"
-    cp -a "$from/." "$to/"
-    (cd "$to" && eval "$command" >install.log 2>&1) || { tail -20 "$to/install.log" >&2; exit 1; }
-    echo "$sum" >"$to/.made-from"
-}
+. tests/interop/into.sh
 if command -v npm >/dev/null 2>&1; then
-    into node tests/interop/node 'npm ci --ignore-scripts'
-    into receiver-node examples/receivers/node 'npm ci --ignore-scripts'
+    into interop/node tests/interop/node 'npm ci --ignore-scripts'
+    into interop/receiver-node examples/receivers/node 'npm ci --ignore-scripts'
 fi
 if command -v python3 >/dev/null 2>&1; then
-    into python tests/interop/python 'python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt'
-    into receiver-python examples/receivers/python 'python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt'
+    into interop/python tests/interop/python 'python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt'
+    into interop/receiver-python examples/receivers/python 'python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt'
 fi
 if command -v go >/dev/null 2>&1; then
-    into receiver-go examples/receivers/go 'GOFLAGS=-mod=mod GOTOOLCHAIN=local go build -o receiver .'
+    into interop/receiver-go examples/receivers/go 'GOFLAGS=-mod=mod GOTOOLCHAIN=local go build -o receiver .'
 fi

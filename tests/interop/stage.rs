@@ -24,7 +24,7 @@ pub(crate) struct Stage {
     pub(crate) sink: SocketAddr,
     kept: Arc<Mutex<Kept>>,
     relay: Child,
-    _server: Throwaway,
+    server: Throwaway,
 }
 
 pub(crate) struct Endpoint {
@@ -33,7 +33,8 @@ pub(crate) struct Endpoint {
 }
 
 impl Stage {
-    pub(crate) async fn new() -> Self {
+    /// With these variables for the relay besides.
+    pub(crate) async fn new(environment: &[(&str, &str)]) -> Self {
         let options = Options::default().without_durability();
         let server = tokio::task::spawn_blocking(|| Throwaway::start(options).expect("a PostgreSQL server"))
             .await
@@ -55,6 +56,8 @@ impl Stage {
             .env("DATABASE_URL", &url)
             .env("OUTBOXD_EGRESS__ALLOW", r#"["127.0.0.0/8"]"#)
             .env("OUTBOXD_LOG__LEVEL", "error")
+            .env("OUTBOXD_ADMIN__LISTEN", "off")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .spawn()
             .expect("outboxd starts");
@@ -66,7 +69,12 @@ impl Stage {
             let reply = Reply::now(keep(&keeps, arrived));
             async move { reply }
         }));
-        Self { client, sink, kept, relay, _server: server }
+        Self { client, sink, kept, relay, server }
+    }
+
+    /// The URL of its database.
+    pub(crate) fn url(&self) -> String {
+        self.server.url("postgres")
     }
 
     /// Subscribes to events of that tenant; `arguments` as `signature => 'github'`.
