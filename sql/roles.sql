@@ -21,8 +21,11 @@ begin
             alter role outbox_relay noinherit;
         end if;
         foreach wanted in array array['outbox_producer', 'outbox_operator', 'outbox_viewer'] loop
-            if not exists (select from pg_auth_members m where m.roleid = wanted::regrole and m.member = 'outbox_relay'::regrole) then
-                execute format('grant %I to outbox_relay', wanted);
+            -- USAGE: it would inherit. From PostgreSQL 16 on that is the grant's, not the role's.
+            if not exists (select from pg_auth_members m where m.roleid = wanted::regrole and m.member = 'outbox_relay'::regrole)
+                or pg_has_role('outbox_relay', wanted, 'usage') then
+                execute format('grant %I to outbox_relay', wanted)
+                    || case when current_setting('server_version_num')::integer >= 160000 then ' with inherit false, set true' else '' end;
             end if;
         end loop;
     exception when unique_violation or internal_error then

@@ -672,10 +672,14 @@ CREATE FUNCTION outbox.resume(subscription_id bigint, tenant_id text DEFAULT NUL
     AS $$
 -- Lets a paused or disabled subscription go on, with what waited, and closes its circuit. Events of the
 -- meantime were not created for it; see outbox.replay_missing.
+declare
+    s outbox.subscription := outbox_relay.require_subscription(resume.subscription_id, resume.tenant_id);
 begin
-    if not (outbox_relay.require_subscription(resume.subscription_id, resume.tenant_id)).active then
-        update outbox.subscription s set active = true, disabled_at = null, disabled_reason = null
-        where s.subscription_id = resume.subscription_id;
+    if not s.active then
+        update outbox.subscription t set active = true, disabled_at = null, disabled_reason = null
+        where t.subscription_id = resume.subscription_id;
+    elsif exists (select from outbox.subscription_health h where h.subscription_id = s.subscription_id and h.circuit <> 'closed') then
+        perform outbox_relay.audit('resume', s.tenant_id, s.subscription_id, detail => '{"circuit": "closed"}');
     end if;
     perform outbox_relay.reset_circuit(resume.subscription_id);
     perform pg_notify('outbox_signal', 'due');
@@ -869,8 +873,8 @@ CREATE FUNCTION outbox.status() RETURNS TABLE(log_head bigint, unexpanded_events
 -- How things stand, in one row. Reads what is outstanding and the index of dead letters, never history.
 --
 -- lag: how long the oldest event that waits for expansion, or the oldest delivery that a relay could send
--- now, has waited; zero when nothing waits. What a pause, a circuit or a rate limit holds back does not count:
--- lag is about the relays, not about receivers.
+-- now, has waited; zero when nothing waits. What a pause, a circuit or a rate limit holds back does not count, nor
+-- what waits behind others of its subscription that are under way: lag is about the relays, not about receivers.
 with c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
 unexpanded as (
     -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
@@ -886,11 +890,16 @@ unexpanded as (
         where e.event_seq > c.floor_seq and e.event_seq <= c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u),
 queued as (
-    select count(*) filter (where q.state = 'pending') as pending, count(*) filter (where q.state = 'leased') as leased,
-           count(*) filter (where q.state = 'failed') as failed,
-           min(q.next_attempt_at) filter (where q.next_attempt_at <= now() and s.active and s.rate_limit is null
-               and h.circuit is distinct from 'open' and h.circuit is distinct from 'half_open') as oldest_due
-    from outbox_relay.queue q join outbox.subscription s using (subscription_id)
+    select coalesce(sum(q.pending), 0)::bigint as pending, coalesce(sum(q.leased), 0)::bigint as leased, coalesce(sum(q.failed), 0)::bigint as failed,
+           min(q.due) filter (where s.active and s.rate_limit is null
+               and h.circuit is distinct from 'open' and h.circuit is distinct from 'half_open') as oldest_due,
+           min(q.due) filter (where s.active and s.rate_limit is null and q.leased = 0
+               and h.circuit is distinct from 'open' and h.circuit is distinct from 'half_open') as oldest_left
+    from (
+        select q.subscription_id, count(*) filter (where q.state = 'pending') as pending, count(*) filter (where q.state = 'leased') as leased,
+               count(*) filter (where q.state = 'failed') as failed, min(q.next_attempt_at) filter (where q.next_attempt_at <= now()) as due
+        from outbox_relay.queue q group by q.subscription_id) q
+    join outbox.subscription s using (subscription_id)
     left join outbox.subscription_health h using (subscription_id)),
 live as (
     select count(*) as relays, min(r.hold) as hold
@@ -902,7 +911,7 @@ select (select last_value - (not is_called)::integer from outbox.event_event_seq
        u.count, q.pending, q.leased, q.failed,
        (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'),
        q.oldest_due,
-       greatest(now() - least(u.oldest, q.oldest_due), interval '0'),
+       greatest(now() - least(u.oldest, q.oldest_left), interval '0'),
        l.relays,
        coalesce((select h.reason from outbox_relay.hold h order by h.hold_id limit 1), l.hold),
        (select s.value from outbox.setting s where s.name = 'environment')
@@ -1133,7 +1142,7 @@ begin
             where l.event_seq >= coalesce((select seq from horizon), 0)
               and ($5 is null or l.state = $5)
               and ($6 is null or exists (select from outbox.event e where e.event_seq = l.event_seq
-                   and (e.type = $6 or $6 = '*' or ($6 like '%%*' and starts_with(e.type, left($6, -1))))))
+                   and outbox_http.fits(e.type, $6)))
               and ($7 is null or l.created_at >= $7) and ($8 is null or l.created_at < $8)
             order by l.event_seq desc, l.subscription_id desc limit $9 + 1),
         shown as (select * from fitting order by event_seq desc, subscription_id desc limit $9)
@@ -1154,6 +1163,46 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox_http.deliveries(tenant text, request jsonb) IS 'A page of deliveries.';
+
+CREATE FUNCTION outbox_http.deliveries_of_event(tenant text, request jsonb) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+-- A page of the deliveries of one event, for list_deliveries. An id can stand for several events, of several tenants.
+declare
+    about  constant text := outbox_http.tenant_of(tenant, request ->> 'tenant_id');
+    before constant bigint[] := coalesce(outbox_http.position_of(request ->> 'cursor', 2), '{9223372036854775807,9223372036854775807}');
+    page   constant integer := coalesce((request ->> 'limit')::integer, 50);
+    id     constant uuid := (request ->> 'event_id')::uuid;
+    answer json;
+begin
+    with found_ as materialized (
+        select d.* from outbox.event e
+        join outbox.subscription s on s.tenant_id = e.tenant_id
+        cross join lateral (select v.* from outbox.delivery v where v.subscription_id = s.subscription_id and v.event_seq = e.event_seq) d
+        where e.event_id = id and (about is null or e.tenant_id = about)
+          and e.event_seq <= before[1] and (e.event_seq < before[1] or s.subscription_id < before[2])
+          and (request ->> 'subscription_id' is null or d.subscription_id = (request ->> 'subscription_id')::bigint)
+          and (request ->> 'state' is null or d.state = request ->> 'state')
+          and (request ->> 'type' is null or outbox_http.fits(e.type, request ->> 'type'))
+          and (request ->> 'since' is null or d.created_at >= (request ->> 'since')::timestamptz)
+          and (request ->> 'until' is null or d.created_at < (request ->> 'until')::timestamptz)
+        order by d.event_seq desc, d.subscription_id desc limit page + 1),
+    shown as (select * from found_ order by event_seq desc, subscription_id desc limit page)
+    select json_build_object(
+        'data', (select coalesce(json_agg(outbox_http.delivery(s.*::outbox.delivery) order by s.event_seq desc, s.subscription_id desc), '[]') from shown s),
+        'next_cursor', case when (select count(*) from found_) > page
+            then (select s.event_seq || '-' || s.subscription_id from shown s order by s.event_seq, s.subscription_id limit 1) end)
+    into answer;
+    return answer;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.deliveries_of_event(tenant text, request jsonb) IS 'A page of the deliveries of one event.';
 
 CREATE SEQUENCE outbox_relay.subscription_version_seq
     START WITH 1
@@ -1463,6 +1512,16 @@ $$;
 
 COMMENT ON FUNCTION outbox_http.find_webhook(tenant text, id bigint) IS 'The subscription, if the token may see it.';
 
+CREATE FUNCTION outbox_http.fits(type text, pattern text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Whether an event's type is the one asked for, or below it (order.*, *).
+select fits.type = fits.pattern or (fits.pattern like '%*' and starts_with(fits.type, left(fits.pattern, -1)))
+$$;
+
+COMMENT ON FUNCTION outbox_http.fits(type text, pattern text) IS 'Whether an event''s type is the one asked for.';
+
 CREATE FUNCTION outbox_http.get_activity(tenant text, request jsonb) RETURNS json
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1585,22 +1644,34 @@ $$;
 COMMENT ON FUNCTION outbox_http.hold(tenant text, request jsonb) IS 'PUT /hold';
 
 CREATE FUNCTION outbox_http.list_audit(tenant text, request jsonb) RETURNS json
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-with page as (
-    select a.* from outbox.audit a
-    where (outbox_http.tenant_of(tenant, request ->> 'tenant_id') is null or a.tenant_id = outbox_http.tenant_of(tenant, request ->> 'tenant_id'))
-      and (request ->> 'subscription_id' is null or a.subscription_id = (request ->> 'subscription_id')::bigint)
-      and (request ->> 'action' is null or a.action = request ->> 'action')
-      and (request ->> 'cursor' is null or a.audit_id < (outbox_http.position_of(request ->> 'cursor', 1))[1])
-    order by a.audit_id desc limit coalesce((request ->> 'limit')::integer, 50) + 1),
-shown as (select * from page order by audit_id desc limit coalesce((request ->> 'limit')::integer, 50))
-select json_build_object('data', (select coalesce(json_agg(json_build_object('audit_id', a.audit_id, 'at', a.at, 'actor', a.actor, 'db_user', a.db_user,
-        'via', a.via, 'action', a.action, 'tenant_id', a.tenant_id, 'subscription_id', a.subscription_id, 'event_seq', a.event_seq,
-        'detail', a.detail) order by a.audit_id desc), '[]') from shown a),
-    'next_cursor', case when (select count(*) from page) > (select count(*) from shown) then (select min(audit_id) from shown)::text end)
-$$;
+    AS $_$
+-- Only the conditions that are asked for are in the statement, so that each finds its index.
+declare
+    about  constant text := outbox_http.tenant_of(tenant, request ->> 'tenant_id');
+    before constant bigint := (outbox_http.position_of(request ->> 'cursor', 1))[1];
+    page   constant integer := coalesce((request ->> 'limit')::integer, 50);
+    answer json;
+begin
+    execute format($sql$
+        with page as materialized (
+            select a.* from outbox.audit a
+            where true %s %s %s %s
+            order by a.audit_id desc limit $5 + 1),
+        shown as (select * from page order by audit_id desc limit $5)
+        select json_build_object('data', (select coalesce(json_agg(json_build_object('audit_id', a.audit_id, 'at', a.at, 'actor', a.actor,
+                'db_user', a.db_user, 'via', a.via, 'action', a.action, 'tenant_id', a.tenant_id, 'subscription_id', a.subscription_id,
+                'event_seq', a.event_seq, 'detail', a.detail) order by a.audit_id desc), '[]') from shown a),
+            'next_cursor', case when (select count(*) from page) > (select count(*) from shown) then (select min(audit_id) from shown)::text end)$sql$,
+        case when about is not null then 'and a.tenant_id = $1' end,
+        case when request ->> 'subscription_id' is not null then 'and a.subscription_id = $2' end,
+        case when request ->> 'action' is not null then 'and a.action = $3' end,
+        case when before is not null then 'and a.audit_id < $4' end)
+    into answer using about, (request ->> 'subscription_id')::bigint, request ->> 'action', before, page;
+    return answer;
+end
+$_$;
 
 COMMENT ON FUNCTION outbox_http.list_audit(tenant text, request jsonb) IS 'GET /audit';
 
@@ -1608,15 +1679,7 @@ CREATE FUNCTION outbox_http.list_deliveries(tenant text, request jsonb) RETURNS 
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-select case when request ->> 'event_id' is null then outbox_http.deliveries(tenant, request)
-    else (select json_build_object('data', coalesce(json_agg(outbox_http.delivery(d.*::outbox.delivery) order by d.subscription_id desc), '[]'), 'next_cursor', null)
-        from outbox.event e
-        join outbox.subscription s on s.tenant_id = e.tenant_id
-        cross join lateral (select v.* from outbox.delivery v where v.subscription_id = s.subscription_id and v.event_seq = e.event_seq) d
-        where e.event_id = (request ->> 'event_id')::uuid
-          and (outbox_http.tenant_of(tenant, request ->> 'tenant_id') is null or e.tenant_id = outbox_http.tenant_of(tenant, request ->> 'tenant_id'))
-          and (request ->> 'subscription_id' is null or d.subscription_id = (request ->> 'subscription_id')::bigint)
-          and (request ->> 'state' is null or d.state = request ->> 'state')) end
+select case when request ->> 'event_id' is null then outbox_http.deliveries(tenant, request) else outbox_http.deliveries_of_event(tenant, request) end
 $$;
 
 COMMENT ON FUNCTION outbox_http.list_deliveries(tenant text, request jsonb) IS 'GET /deliveries';
@@ -1671,17 +1734,24 @@ $$;
 COMMENT ON FUNCTION outbox_http.list_settings(tenant text, request jsonb) IS 'GET /settings';
 
 CREATE FUNCTION outbox_http.list_tokens(tenant text, request jsonb) RETURNS json
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-with page as (
-    select t.* from outbox.token t
-    where (tenant is null or t.tenant_id = tenant)
-      and (request ->> 'cursor' is null or t.token_id < (outbox_http.position_of(request ->> 'cursor', 1))[1])
-    order by t.token_id desc limit coalesce((request ->> 'limit')::integer, 50) + 1),
-shown as (select * from page order by token_id desc limit coalesce((request ->> 'limit')::integer, 50))
-select json_build_object('data', (select coalesce(json_agg(outbox_http.token(s.*::outbox.token) order by s.token_id desc), '[]') from shown s),
-    'next_cursor', case when (select count(*) from page) > (select count(*) from shown) then (select min(token_id) from shown)::text end)
+declare
+    before constant bigint := (outbox_http.position_of(request ->> 'cursor', 1))[1];
+    page   constant integer := coalesce((request ->> 'limit')::integer, 50);
+    answer json;
+begin
+    with found_ as materialized (
+        select t.* from outbox.token t
+        where (tenant is null or t.tenant_id = tenant) and (before is null or t.token_id < before)
+        order by t.token_id desc limit page + 1),
+    shown as (select * from found_ order by token_id desc limit page)
+    select json_build_object('data', (select coalesce(json_agg(outbox_http.token(s.*::outbox.token) order by s.token_id desc), '[]') from shown s),
+        'next_cursor', case when (select count(*) from found_) > page then (select min(token_id) from shown)::text end)
+    into answer;
+    return answer;
+end
 $$;
 
 COMMENT ON FUNCTION outbox_http.list_tokens(tenant text, request jsonb) IS 'GET /tokens';
@@ -1696,22 +1766,29 @@ $$;
 COMMENT ON FUNCTION outbox_http.list_webhook_deliveries(tenant text, request jsonb) IS 'GET /webhooks/{subscription_id}/deliveries';
 
 CREATE FUNCTION outbox_http.list_webhooks(tenant text, request jsonb) RETURNS json
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-with page as (
-    select s.* from outbox.subscription s
-    where (outbox_http.tenant_of(tenant, request ->> 'tenant_id') is null or s.tenant_id = outbox_http.tenant_of(tenant, request ->> 'tenant_id'))
-      and (request ->> 'cursor' is null or s.subscription_id < (outbox_http.position_of(request ->> 'cursor', 1))[1])
-      and (request ->> 'active' is null or s.active = (request ->> 'active')::boolean)
-      and (coalesce((request ->> 'unsubscribed')::boolean, false) or s.unsubscribed_at is null)
-      and (request ->> 'search' is null or position(lower(request ->> 'search') in lower(s.name || ' ' || s.url)) > 0)
-    order by s.subscription_id desc
-    limit coalesce((request ->> 'limit')::integer, 50) + 1),
-shown as (select * from page order by subscription_id desc limit coalesce((request ->> 'limit')::integer, 50))
-select json_build_object(
-    'data', (select coalesce(json_agg(outbox_http.webhook(s.*::outbox.subscription) order by s.subscription_id desc), '[]') from shown s),
-    'next_cursor', case when (select count(*) from page) > (select count(*) from shown) then (select min(subscription_id) from shown)::text end)
+declare
+    about  constant text := outbox_http.tenant_of(tenant, request ->> 'tenant_id');
+    before constant bigint := (outbox_http.position_of(request ->> 'cursor', 1))[1];
+    page   constant integer := coalesce((request ->> 'limit')::integer, 50);
+    answer json;
+begin
+    with found_ as materialized (
+        select s.* from outbox.subscription s
+        where (about is null or s.tenant_id = about) and (before is null or s.subscription_id < before)
+          and (request ->> 'active' is null or s.active = (request ->> 'active')::boolean)
+          and (coalesce((request ->> 'unsubscribed')::boolean, false) or s.unsubscribed_at is null)
+          and (request ->> 'search' is null or position(lower(request ->> 'search') in lower(s.name || ' ' || s.url)) > 0)
+        order by s.subscription_id desc limit page + 1),
+    shown as (select * from found_ order by subscription_id desc limit page)
+    select json_build_object(
+        'data', (select coalesce(json_agg(outbox_http.webhook(s.*::outbox.subscription) order by s.subscription_id desc), '[]') from shown s),
+        'next_cursor', case when (select count(*) from found_) > page then (select min(subscription_id) from shown)::text end)
+    into answer;
+    return answer;
+end
 $$;
 
 COMMENT ON FUNCTION outbox_http.list_webhooks(tenant text, request jsonb) IS 'GET /webhooks';
@@ -1904,9 +1981,13 @@ CREATE FUNCTION outbox_http.revoke_token(tenant text, request jsonb) RETURNS jso
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+-- Of another tenant there is none: not even that it exists is told.
 declare
     id bigint := (request ->> 'token_id')::bigint;
 begin
+    if not exists (select from outbox.token t where t.token_id = id and (tenant is null or t.tenant_id = tenant)) then
+        raise exception using errcode = 'OB020', message = format('there is no token %s', id), hint = 'GET /tokens lists those that this token may see.';
+    end if;
     perform outbox.revoke_token(id, tenant_id => tenant);
     return (select outbox_http.token(t.*::outbox.token) from outbox.token t where t.token_id = id);
 end
@@ -2413,7 +2494,7 @@ CREATE FUNCTION outbox_relay.auditable(s outbox.subscription) RETURNS jsonb
 -- What an operator can change of a subscription, for outbox.audit. The query of a URL may hold a token of the
 -- receiver: a change of it shows as its hash.
 select jsonb_build_object('name', s.name,
-    'url', split_part(s.url, '?', 1) || case when s.url like '%?%' then '?…' || left(encode(sha256(convert_to(split_part(s.url, '?', 2), 'UTF8')), 'hex'), 8) else '' end,
+    'url', split_part(s.url, '?', 1) || case when s.url like '%?%' then '?…' || left(encode(sha256(convert_to(substr(s.url, position('?' in s.url) + 1), 'UTF8')), 'hex'), 8) else '' end,
     'event_types', s.event_types, 'filter', s.filter::text, 'headers', s.headers, 'signature', s.signature,
     'signature_header', s.signature_header, 'envelope', s.envelope, 'retry_policy', s.retry_policy, 'timeout', s.timeout::text,
     'max_in_flight', s.max_in_flight, 'rate_limit', s.rate_limit, 'ordered', s.ordered, 'description', s.description, 'managed_by', s.managed_by)
@@ -2997,12 +3078,13 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) IS 'Leases deliveries that wait and are due, fairly among subscriptions.';
 
-CREATE FUNCTION outbox_relay.close_session(sha256 bytea) RETURNS void
+CREATE FUNCTION outbox_relay.close_session(sha256 bytea) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
--- Ends the session of the cookie with this SHA-256.
-delete from outbox_relay.session s where s.sha256 = close_session.sha256;
+-- Ends the session of the cookie with this SHA-256; false if there is none.
+with ended as (delete from outbox_relay.session s where s.sha256 = close_session.sha256 returning 1)
+select exists (select from ended);
 $$;
 
 COMMENT ON FUNCTION outbox_relay.close_session(sha256 bytea) IS 'Ends a session of the console.';
@@ -3178,7 +3260,8 @@ CREATE FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval,
 -- no row if nobody does. From here on the transaction acts in that name: see outbox_relay.actor.
 -- A session ends when nothing was done for idle_limit, after twelve hours, and with its token. With touch false
 -- (what the console asks by itself) being here does not count as doing something.
--- Called by the HTTP API at the start of each request, whose transaction then takes the role.
+-- Called by the HTTP API twice a request: with touch in a transaction of its own, so that no request holds these
+-- rows while it works and one that is refused is noted too; and at the start of the transaction that does the work.
 #variable_conflict use_column
 declare
     t outbox.token;
@@ -3773,10 +3856,14 @@ begin
     delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
     delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
     perform outbox_relay.compact_samples();
-    delete from outbox.audit a where a.at < now() - (select value::interval from outbox.setting where name = 'audit_retention');
-    delete from outbox_relay.session t where t.seen_at < now() - interval '1 day' or t.created_at < now() - interval '1 day';
+    -- So many at a time: a backlog must not use up the time that segments need.
+    delete from outbox.audit a
+    where a.ctid = any (array(select i.ctid from outbox.audit i
+        where i.at < now() - (select value::interval from outbox.setting where name = 'audit_retention') order by i.at limit 50000));
+    delete from outbox_relay.session t where t.seen_at < now() - interval '1 day';
     delete from outbox_relay.idempotent_request t
-    where t.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention');
+    where t.ctid = any (array(select i.ctid from outbox_relay.idempotent_request i
+        where i.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention') order by i.created_at limit 50000));
 
     for n in current .. current + 2 loop
         if not exists (select from outbox_relay.segment g where g.segment = n) then
@@ -5421,6 +5508,10 @@ ALTER TABLE ONLY outbox_relay.token_hash
 ALTER TABLE ONLY outbox_relay.token_hash
     ADD CONSTRAINT token_hash_token_id_key UNIQUE (token_id);
 
+CREATE INDEX audit_action_idx ON outbox.audit USING btree (action, audit_id);
+
+COMMENT ON INDEX outbox.audit_action_idx IS 'When something was done.';
+
 CREATE INDEX audit_at_idx ON outbox.audit USING btree (at);
 
 COMMENT ON INDEX outbox.audit_at_idx IS 'Finds the oldest, to prune them.';
@@ -5727,6 +5818,10 @@ REVOKE ALL ON FUNCTION outbox_http.deliveries(tenant text, request jsonb) FROM P
 GRANT ALL ON FUNCTION outbox_http.deliveries(tenant text, request jsonb) TO outbox_viewer;
 GRANT ALL ON FUNCTION outbox_http.deliveries(tenant text, request jsonb) TO outbox_operator;
 
+REVOKE ALL ON FUNCTION outbox_http.deliveries_of_event(tenant text, request jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.deliveries_of_event(tenant text, request jsonb) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.deliveries_of_event(tenant text, request jsonb) TO outbox_operator;
+
 GRANT SELECT ON TABLE outbox.subscription TO outbox_viewer;
 GRANT SELECT ON TABLE outbox.subscription TO outbox_operator;
 
@@ -5787,6 +5882,10 @@ GRANT ALL ON FUNCTION outbox_http.find_event(tenant text, id uuid) TO outbox_ope
 REVOKE ALL ON FUNCTION outbox_http.find_webhook(tenant text, id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_http.find_webhook(tenant text, id bigint) TO outbox_viewer;
 GRANT ALL ON FUNCTION outbox_http.find_webhook(tenant text, id bigint) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_http.fits(type text, pattern text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.fits(type text, pattern text) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_http.fits(type text, pattern text) TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox_http.get_activity(tenant text, request jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_http.get_activity(tenant text, request jsonb) TO outbox_viewer;

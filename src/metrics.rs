@@ -24,18 +24,8 @@ pub const LATENCY_BOUNDS_S: [f64; 28] = [
 const BATCH_BOUNDS: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 10_000.0];
 
 /// The calls of the loop, as [`Metrics::called`] is told of them.
-const CALLS: [&str; 10] = [
-    "expand",
-    "claim",
-    "record",
-    "tick",
-    "add_health",
-    "load_subscriptions",
-    "maintain",
-    "fence",
-    "help",
-    "sample",
-];
+const CALLS: [&str; 10] =
+    ["expand", "claim", "record", "tick", "add_health", "load_subscriptions", "maintain", "fence", "help", "sample"];
 
 /// Why a relay looks for work.
 #[derive(Clone, Copy, Debug)]
@@ -291,9 +281,9 @@ impl Metrics {
     /// A request to the operator's seat was answered with this status.
     pub fn admin_answered(&self, status: u16) {
         let class = match status {
-            ..300 => "2xx",
-            ..400 => "3xx",
-            ..500 => "4xx",
+            0..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
             _ => "5xx",
         };
         self.0.admin_requests.with_label_values(&[class]).inc();

@@ -473,6 +473,7 @@ impl Relay {
         self.keep_or_leave_bell().await;
     }
 
+    /// Tells the metrics, and by them `/readyz`, how the loop is.
     fn note_turn(&self) {
         let pulse = Pulse {
             turned_at: Instant::now(),

@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 152] = files![
+const FILES: [(&str, &str); 154] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -130,7 +130,9 @@ const FILES: [(&str, &str); 152] = files![
     "functions/90_http/find_webhook.sql",
     "functions/90_http/delivery.sql",
     "functions/90_http/find_delivery.sql",
+    "functions/90_http/fits.sql",
     "functions/90_http/deliveries.sql",
+    "functions/90_http/deliveries_of_event.sql",
     "functions/90_http/find_event.sql",
     "functions/90_http/event_type.sql",
     "functions/90_http/setting.sql",

@@ -22,6 +22,7 @@ create table outbox.audit (
 );
 create index audit_subscription_id_idx on outbox.audit (subscription_id, audit_id) where subscription_id is not null;
 create index audit_tenant_id_idx on outbox.audit (tenant_id, audit_id) where tenant_id is not null;
+create index audit_action_idx on outbox.audit (action, audit_id);
 create index audit_at_idx on outbox.audit (at);
 comment on table outbox.audit is 'Who did what, when, on which rows: one row for each operator action, through SQL or HTTP, in the transaction of the action.';
 comment on column outbox.audit.actor is 'The database user; through HTTP the token; of what outboxd does by itself, relay or configuration.';
@@ -30,6 +31,7 @@ comment on column outbox.audit.action is 'The name of the SQL function, or chang
 comment on column outbox.audit.detail is 'The arguments that matter, and what was changed; no secret and no payload.';
 comment on index outbox.audit_subscription_id_idx is 'What was done to a subscription.';
 comment on index outbox.audit_tenant_id_idx is 'What was done for a tenant.';
+comment on index outbox.audit_action_idx is 'When something was done.';
 comment on index outbox.audit_at_idx is 'Finds the oldest, to prune them.';
 
 create table outbox.token (

@@ -26,12 +26,13 @@ pub(crate) async fn call(admin: &Admin, peer: IpAddr, request: Request<Incoming>
         return Err(Problem::method_not_allowed(&found.allow()));
     };
     // Who asks comes first: what the API is like is told to those alone who may use it.
-    let entered = credentials::enter(admin, peer, &request).await?;
+    let (credential, _) = credentials::who(admin, peer, &request).await?;
 
     let query = request.uri().query().unwrap_or_default().to_owned();
     let key = idempotency_key(operation, &request)?;
     let takes_json = content_type_is_json(&request);
-    let body = if operation.takes_body() { read_body(admin, request).await? } else { Bytes::new() };
+    let body =
+        if operation.takes_body() { read_body(request, admin.settings.max_body_bytes).await? } else { Bytes::new() };
     let mut given = parameters(operation, &found.in_path(), &query)?;
     if let (Some(key), true) = (&key, operation.keeps_its_own_key) {
         given.insert(IDEMPOTENCY_KEY.into(), raw(&object!(key)));
@@ -42,7 +43,8 @@ pub(crate) async fn call(admin: &Admin, peer: IpAddr, request: Request<Incoming>
     let asked = serde_json::to_string(&given).map_err(|_| Problem::bad_request("the request cannot be read"))?;
 
     let once = key.as_deref().filter(|_| !operation.keeps_its_own_key).map(|key| (key, fingerprint(operation, &asked)));
-    let answer = entered.call(&operation.id, &asked, once, operation.status.as_u16()).await?;
+    let answer = admin.seat.call(credential, &operation.id, &asked, once, operation.status.as_u16()).await?;
+    let answer = answer.ok_or_else(|| credentials::ended(credential))?;
     let status = answer.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(operation.status);
     let mut reply = json(status, answer.body);
     if answer.is_repetition {
@@ -51,9 +53,8 @@ pub(crate) async fn call(admin: &Admin, peer: IpAddr, request: Request<Incoming>
     Ok(reply)
 }
 
-/// The whole body, if it is within `admin.max_body_bytes`.
-pub(crate) async fn read_body(admin: &Admin, request: Request<Incoming>) -> Result<Bytes, Problem> {
-    let limit = admin.settings.max_body_bytes;
+/// The whole body, if it is within the limit. No connection to the database is held meanwhile.
+pub(crate) async fn read_body(request: Request<Incoming>, limit: usize) -> Result<Bytes, Problem> {
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(e) if e.is::<LengthLimitError>() => {

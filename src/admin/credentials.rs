@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::{Admin, Settings};
-use crate::db::{Credential, Request as SeatRequest};
+use crate::db::{Credential, DbError, Holder};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use sha2::{Digest, Sha256};
@@ -15,51 +15,56 @@ const BACKGROUND: &str = "x-outboxd-background";
 /// A token, `outboxd_` and 64 hex digits, and room for others to come.
 const MAX_TOKEN_BYTES: usize = 256;
 
-/// Begins the request of whoever asks.
-pub(crate) async fn enter<B>(admin: &Admin, peer: IpAddr, request: &Request<B>) -> Result<SeatRequest, Problem> {
+/// Who asks, and with what.
+pub(crate) async fn who<B>(admin: &Admin, peer: IpAddr, request: &Request<B>) -> Result<(Credential, Holder), Problem> {
     let headers = request.headers();
-    let (credential, hash) = match (bearer(headers)?, cookie(&admin.settings, headers)) {
-        (Some(token), _) => (Credential::Token(sha256(token)), sha256(token)),
+    let credential = match (bearer(headers)?, cookie(&admin.settings, headers)) {
+        (Some(token), _) => Credential::Token(sha256(token)),
         (None, Some(session)) => {
             let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
             check_origin(headers, is_safe)?;
-            (Credential::Session(sha256(session)), sha256(session))
+            Credential::Session(sha256(session))
         }
         (None, None) => {
             admin.metrics.admin_refused();
             return Err(Problem::unauthorized("the request carries no token"));
         }
     };
-    let is_touch = !headers.contains_key(BACKGROUND) || matches!(credential, Credential::Token(_));
-    check(admin, peer, credential, hash, is_touch).await
+    let touch = !headers.contains_key(BACKGROUND) || matches!(credential, Credential::Token(_));
+    limited(admin, peer, credential, admin.seat.who(credential, touch)).await.map(|holder| (credential, holder))
 }
 
-/// Begins a request under this credential, unless too many came without a good one.
-pub(crate) async fn check(
+/// Asks who holds the credential, unless too many came from there without a good one.
+pub(crate) async fn limited(
     admin: &Admin,
     peer: IpAddr,
     credential: Credential,
-    hash: [u8; 32],
-    is_touch: bool,
-) -> Result<SeatRequest, Problem> {
-    admin.limiter.may_try(peer, &hash).map_err(|wait_s| {
+    asked: impl Future<Output = Result<Option<Holder>, DbError>>,
+) -> Result<Holder, Problem> {
+    let hash = credential.sha256();
+    admin.limiter.charge(peer, &hash).map_err(|wait_s| {
         admin.metrics.admin_refused();
         Problem::too_many(wait_s)
     })?;
-    match admin.seat.enter(credential, is_touch).await? {
-        Some(request) => {
-            admin.limiter.succeeded(hash);
-            Ok(request)
+    match asked.await? {
+        Some(holder) => {
+            admin.limiter.succeeded(peer, hash);
+            Ok(holder)
         }
         None => {
             admin.metrics.admin_refused();
-            admin.limiter.failed(peer, Some(&hash));
-            Err(Problem::unauthorized(match credential {
-                Credential::Token(_) => "the token is unknown, expired or revoked",
-                Credential::Session(_) => "the session has ended",
-            }))
+            admin.limiter.failed(&hash);
+            Err(ended(credential))
         }
     }
+}
+
+/// The credential is not good, or not any more.
+pub(crate) fn ended(credential: Credential) -> Problem {
+    Problem::unauthorized(match credential {
+        Credential::Token(_) => "the token is unknown, expired or revoked",
+        Credential::Session(_) => "the session has ended",
+    })
 }
 
 /// The token of the header Authorization.

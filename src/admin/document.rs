@@ -207,10 +207,7 @@ fn elements(value: &Value) -> impl Iterator<Item = &Value> {
 
 /// A segment of a path; `None` if it is not UTF-8.
 fn percent_decoded(segment: &str) -> Option<String> {
-    // A plus in a path is a plus.
-    let escaped = format!("x={}", segment.replace('+', "%2B"));
-    let (_, value) = url::form_urlencoded::parse(escaped.as_bytes()).next()?;
-    (!value.contains('\u{fffd}')).then(|| value.into_owned())
+    percent_encoding::percent_decode_str(segment).decode_utf8().ok().map(|text| text.into_owned())
 }
 
 /// The validator names the value as "value": it may be a secret and is not repeated.

@@ -1,9 +1,9 @@
 //! What the database knows of all relays, for `/metrics` and `/readyz`: asked at most once a second.
 
-use crate::db::{DbError, Gauges, Seat};
+use crate::db::{DbError, Gauges, Seat, SubscriptionGauge};
 use crate::metrics::Made;
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{Gauge, IntGauge, IntGaugeVec, Registry};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -16,7 +16,8 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(crate) struct Fleet {
     registry: Registry,
     series: Series,
-    by_subscription: Option<BySubscription>,
+    shows_subscriptions: bool,
+    seat: Seat,
     last: Mutex<Option<(Instant, Gauges)>>,
 }
 
@@ -37,13 +38,9 @@ struct Series {
     age: Gauge,
 }
 
-struct BySubscription {
-    attempts: IntCounterVec,
-    outstanding: IntGaugeVec,
-}
-
 impl Fleet {
-    pub(crate) fn new(by_subscription: bool) -> Self {
+    /// Asks through `seat`; with `shows_subscriptions` also of each of them.
+    pub(crate) fn new(seat: Seat, shows_subscriptions: bool) -> Self {
         let registry = Registry::new();
         let made = Made(&registry);
         let series = Series {
@@ -62,23 +59,11 @@ impl Fleet {
             disabled: made.gauge("inactive_subscriptions", "Subscriptions that are paused or disabled."),
             age: made.plain_gauge("status_age_seconds", "How old the figures of the fleet are."),
         };
-        let by_subscription = by_subscription.then(|| BySubscription {
-            attempts: made.counters(
-                "subscription_attempts_total",
-                "Attempts of a subscription, to about a second.",
-                &["tenant_id", "subscription_id", "result"],
-            ),
-            outstanding: made.gauges(
-                "subscription_outstanding",
-                "Outstanding deliveries of a subscription.",
-                &["tenant_id", "subscription_id"],
-            ),
-        });
-        Self { registry, series, by_subscription, last: Mutex::default() }
+        Self { registry, series, shows_subscriptions, seat, last: Mutex::default() }
     }
 
     /// How things stand; what was read within a second is good enough.
-    pub(crate) async fn gauges(&self, seat: &Seat) -> Result<Gauges, DbError> {
+    pub(crate) async fn gauges(&self) -> Result<Gauges, DbError> {
         // Whoever comes second waits for the first and takes what it read.
         let mut last = self.last.lock().await;
         if let Some((at, gauges)) = last.as_ref()
@@ -86,23 +71,27 @@ impl Fleet {
         {
             return Ok(gauges.clone());
         }
-        let gauges = seat.gauges().await?;
+        let gauges = self.seat.gauges().await?;
         *last = Some((Instant::now(), gauges.clone()));
         Ok(gauges)
     }
 
     /// The fleet's figures as families. A database that does not answer leaves the last ones, with their age.
-    pub(crate) async fn gather(&self, seat: &Seat) -> Vec<MetricFamily> {
-        if let Err(error) = self.gauges(seat).await {
+    pub(crate) async fn gather(&self) -> Vec<MetricFamily> {
+        if let Err(error) = self.gauges().await {
             warn!(%error, "the figures of the fleet could not be read");
         }
         let last = self.last.lock().await.clone();
         let Some((at, gauges)) = last else { return Vec::new() };
         self.series.set(&gauges, at.elapsed());
-        if let Some(by_subscription) = &self.by_subscription {
-            by_subscription.read(seat).await;
+        let mut families = self.registry.gather();
+        if self.shows_subscriptions {
+            match self.seat.subscription_gauges().await {
+                Ok(read) => families.extend(by_subscription(read)),
+                Err(error) => warn!(%error, "the figures of subscriptions could not be read"),
+            }
         }
-        self.registry.gather()
+        families
     }
 }
 
@@ -129,25 +118,27 @@ impl Series {
     }
 }
 
-impl BySubscription {
-    async fn read(&self, seat: &Seat) {
-        let read = match seat.subscription_gauges().await {
-            Ok(read) => read,
-            Err(error) => {
-                warn!(%error, "the figures of subscriptions could not be read");
-                return;
-            }
-        };
-        // What has gone since is not shown any more.
-        self.attempts.reset();
-        self.outstanding.reset();
-        for one in read {
-            let id = one.subscription_id.to_string();
-            for (result, count) in [("delivered", one.delivered), ("failed", one.failed)] {
-                let counter = self.attempts.with_label_values(&[one.tenant_id.as_str(), &id, result]);
-                counter.inc_by(u64::try_from(count).unwrap_or(0));
-            }
-            self.outstanding.with_label_values(&[one.tenant_id.as_str(), &id]).set(one.outstanding);
+/// Series for each subscription; made anew each time, so that those that have ended are gone.
+fn by_subscription(read: Vec<SubscriptionGauge>) -> Vec<MetricFamily> {
+    let registry = Registry::new();
+    let made = Made(&registry);
+    let attempts = made.counters(
+        "subscription_attempts_total",
+        "Attempts of a subscription, to about a second.",
+        &["tenant_id", "subscription_id", "result"],
+    );
+    let outstanding = made.gauges(
+        "subscription_outstanding",
+        "Outstanding deliveries of a subscription.",
+        &["tenant_id", "subscription_id"],
+    );
+    for one in read {
+        let id = one.subscription_id.to_string();
+        for (result, count) in [("delivered", one.delivered), ("failed", one.failed)] {
+            let counter = attempts.with_label_values(&[one.tenant_id.as_str(), &id, result]);
+            counter.inc_by(u64::try_from(count).unwrap_or(0));
         }
+        outstanding.with_label_values(&[one.tenant_id.as_str(), &id]).set(one.outstanding);
     }
+    registry.gather()
 }

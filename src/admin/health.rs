@@ -28,7 +28,7 @@ pub(crate) async fn readyz(admin: &Admin) -> Reply {
     if !pulse.is_connected {
         reasons.push("not registered with the database".to_owned());
     }
-    match admin.fleet.gauges(&admin.seat).await {
+    match admin.fleet.gauges().await {
         Err(_) => reasons.push("the database cannot be asked".to_owned()),
         Ok(gauges) => {
             if gauges.on_hold {
@@ -47,7 +47,7 @@ pub(crate) async fn readyz(admin: &Admin) -> Reply {
 /// Prometheus' text format 0.0.4.
 pub(crate) async fn metrics(admin: &Admin) -> Result<Reply, Problem> {
     let mut families = admin.metrics.gather();
-    families.extend(admin.fleet.gather(&admin.seat).await);
+    families.extend(admin.fleet.gather().await);
     let mut text = Vec::new();
     TextEncoder::new()
         .encode(&families, &mut text)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const BURST: u32 = 10;
 /// How long it takes until one more may come.
 const REFILL: Duration = Duration::from_secs(6);
-/// Addresses and tokens remembered at most; what came in first goes.
+/// Addresses and tokens remembered at most; with so many addresses in debt, another one waits.
 const REMEMBERED: usize = 10_000;
 /// How long a token that was good may come whatever others at its address do.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
@@ -27,47 +27,50 @@ struct Memory {
 }
 
 impl Limiter {
-    /// Whether somebody from this address may try; otherwise how many seconds to wait. One who came with the
-    /// same, good, credential lately may: behind a proxy all have one address.
-    pub(crate) fn may_try(&self, address: IpAddr, credential: &[u8; 32]) -> Result<(), u64> {
-        let memory = self.memory();
+    /// Lets somebody from this address try, at the price of a failure that [`Limiter::succeeded`] gives back: so
+    /// that neither many at once nor those who hang up get more tries. Otherwise how many seconds to wait. One who
+    /// came with the same, good, credential lately may try: behind a proxy all have one address.
+    pub(crate) fn charge(&self, address: IpAddr, credential: &[u8; 32]) -> Result<(), u64> {
+        let mut memory = self.memory();
         let now = Instant::now();
         if memory.good.get(credential).is_some_and(|at| now.duration_since(*at) < KNOWN_FOR) {
             return Ok(());
         }
-        let Some(paid_at) = memory.paid_at.get(&network(address)) else { return Ok(()) };
-        let allowed_debt = REFILL * (BURST - 1);
-        match paid_at.checked_duration_since(now + allowed_debt) {
-            Some(wait) if !wait.is_zero() => Err(wait.as_secs() + 1),
-            _ => Ok(()),
-        }
-    }
-
-    /// The credential was not good.
-    pub(crate) fn failed(&self, address: IpAddr, credential: Option<&[u8; 32]>) {
-        let mut memory = self.memory();
-        let now = Instant::now();
-        if let Some(credential) = credential {
-            memory.good.remove(credential);
-        }
         if memory.paid_at.len() >= REMEMBERED {
             memory.paid_at.retain(|_, paid_at| *paid_at > now);
         }
-        if memory.paid_at.len() < REMEMBERED {
-            let paid_at = memory.paid_at.entry(network(address)).or_insert(now);
-            *paid_at = (*paid_at).max(now) + REFILL;
+        if memory.paid_at.len() >= REMEMBERED {
+            return Err(REFILL.as_secs());
+        }
+        let paid_at = memory.paid_at.entry(network(address)).or_insert(now);
+        match (*paid_at + REFILL).checked_duration_since(now + REFILL * BURST) {
+            Some(wait) if !wait.is_zero() => Err(wait.as_secs() + 1),
+            _ => {
+                *paid_at = (*paid_at).max(now) + REFILL;
+                Ok(())
+            }
         }
     }
 
+    /// The credential was not good after all: it is not known any more.
+    pub(crate) fn failed(&self, credential: &[u8; 32]) {
+        self.memory().good.remove(credential);
+    }
+
     /// The credential was good.
-    pub(crate) fn succeeded(&self, credential: [u8; 32]) {
+    pub(crate) fn succeeded(&self, address: IpAddr, credential: [u8; 32]) {
         let mut memory = self.memory();
         let now = Instant::now();
         if memory.good.len() >= REMEMBERED {
             memory.good.retain(|_, at| now.duration_since(*at) < KNOWN_FOR);
         }
-        if memory.good.len() < REMEMBERED {
+        // One that was known was not charged.
+        let was_known = memory.good.get(&credential).is_some_and(|at| now.duration_since(*at) < KNOWN_FOR);
+        if was_known || memory.good.len() < REMEMBERED {
             memory.good.insert(credential, now);
+        }
+        if !was_known && let Some(paid_at) = memory.paid_at.get_mut(&network(address)) {
+            *paid_at -= REFILL;
         }
     }
 
@@ -94,26 +97,35 @@ mod tests {
     const SOMEBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[test]
-    fn after_ten_failures_an_address_waits_and_others_do_not() {
+    fn after_ten_tries_an_address_waits_a_little_and_others_do_not() {
         let limiter = Limiter::default();
         for _ in 0..BURST {
-            assert_eq!(limiter.may_try(SOMEBODY, &[0; 32]), Ok(()));
-            limiter.failed(SOMEBODY, Some(&[0; 32]));
+            assert_eq!(limiter.charge(SOMEBODY, &[0; 32]), Ok(()));
         }
-        assert!(limiter.may_try(SOMEBODY, &[0; 32]).is_err_and(|wait| (1..=7).contains(&wait)));
-        assert_eq!(limiter.may_try("10.0.0.1".parse().expect("an address"), &[0; 32]), Ok(()));
+        for _ in 0..100 {
+            assert!(limiter.charge(SOMEBODY, &[0; 32]).is_err_and(|wait| (1..=7).contains(&wait)));
+        }
+        assert_eq!(limiter.charge("10.0.0.1".parse().expect("an address"), &[0; 32]), Ok(()));
+    }
+
+    #[test]
+    fn who_comes_with_a_good_token_pays_nothing() {
+        let limiter = Limiter::default();
+        for token in 0..3 * BURST as u8 {
+            assert_eq!(limiter.charge(SOMEBODY, &[token; 32]), Ok(()));
+            limiter.succeeded(SOMEBODY, [token; 32]);
+        }
     }
 
     #[test]
     fn a_good_token_gets_in_beside_those_who_try() {
         let limiter = Limiter::default();
-        limiter.succeeded([1; 32]);
-        for _ in 0..2 * BURST {
-            limiter.failed(SOMEBODY, None);
-        }
-        assert_eq!(limiter.may_try(SOMEBODY, &[1; 32]), Ok(()));
-        limiter.failed(SOMEBODY, Some(&[1; 32]));
-        assert!(limiter.may_try(SOMEBODY, &[1; 32]).is_err(), "it was revoked");
+        assert_eq!(limiter.charge(SOMEBODY, &[1; 32]), Ok(()));
+        limiter.succeeded(SOMEBODY, [1; 32]);
+        while limiter.charge(SOMEBODY, &[0; 32]).is_ok() {}
+        assert_eq!(limiter.charge(SOMEBODY, &[1; 32]), Ok(()));
+        limiter.failed(&[1; 32]);
+        assert!(limiter.charge(SOMEBODY, &[1; 32]).is_err(), "it was revoked");
     }
 
     #[test]

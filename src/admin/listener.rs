@@ -22,13 +22,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
 /// For the TLS handshake, and for the head of a request; a keep-alive connection may idle as long.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may not take what is written to it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The head of a request, at most.
 const HEAD_BYTES: usize = 32 << 10;
 /// Between two tries to bind, and after an accept that failed.
@@ -50,16 +53,23 @@ pub enum ServeError {
     Document(#[from] DocumentError),
 }
 
-/// Serves the operator's seat in the background, as long as the process lives. If the port is taken, as by the
+/// Serves the operator's seat in the background, as long as the process lives. `health` is for `/readyz` and
+/// `/metrics`, which slow requests must not keep waiting. If the port is taken, as by the
 /// daemon that this one follows, it is tried again: deliveries do not wait for a console.
 ///
 /// # Errors
 /// If the certificate or its key cannot be used.
-pub fn serve(listen: SocketAddr, config: &config::Admin, seat: Seat, metrics: Metrics) -> Result<(), ServeError> {
+pub fn serve(
+    listen: SocketAddr,
+    config: &config::Admin,
+    seat: Seat,
+    health: Seat,
+    metrics: Metrics,
+) -> Result<(), ServeError> {
     let acceptor = config.tls.as_ref().map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
     let admin = Arc::new(Admin {
         document: Document::embedded()?,
-        fleet: Fleet::new(config.metrics_by_subscription),
+        fleet: Fleet::new(health, config.metrics_by_subscription),
         limiter: Limiter::default(),
         settings: Settings {
             request_timeout: config.request_timeout,
@@ -72,10 +82,30 @@ pub fn serve(listen: SocketAddr, config: &config::Admin, seat: Seat, metrics: Me
         metrics,
     });
     tokio::spawn(async move {
+        if !listen.ip().is_loopback() {
+            wait_for_token(&admin.seat).await;
+        }
         let listener = bind(listen).await;
         accept(listener, acceptor, admin).await;
     });
     Ok(())
+}
+
+/// Beyond loopback nothing is served before there is a token that somebody could come with. Deliveries go on.
+async fn wait_for_token(seat: &Seat) {
+    let mut complained = false;
+    loop {
+        match seat.has_tokens().await {
+            Ok(true) => return,
+            Ok(false) if complained => {}
+            Ok(false) => error!(
+                "admin.listen is not a loopback address and there is no token: the operator's seat is not served until select outbox.create_token('operator')"
+            ),
+            Err(error) => warn!(%error, "whether there is a token could not be asked"),
+        }
+        complained = true;
+        tokio::time::sleep(RETRY * 5).await;
+    }
 }
 
 async fn bind(listen: SocketAddr) -> TcpListener {
@@ -134,11 +164,13 @@ async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
         let admin = admin.clone();
         async move { Ok::<_, Infallible>(answer(&admin, peer.ip(), request).await) }
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .await;
     if let Err(error) = served {
         debug!(%error, "a connection to the operator's seat broke");

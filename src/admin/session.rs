@@ -1,6 +1,6 @@
 //! `/session`: a browser signs in with a token and gets a cookie that scripts cannot read.
 
-use super::credentials::{self, check, cookie, cookie_name, sha256};
+use super::credentials::{self, cookie, cookie_name, sha256};
 use super::problem::Problem;
 use super::{Admin, Reply, api, json};
 use crate::db::{Credential, Holder};
@@ -10,6 +10,9 @@ use hyper::{Method, Request, StatusCode};
 use ring::rand::SecureRandom;
 use serde::Deserialize;
 use std::net::IpAddr;
+
+/// A token in JSON; whoever signs in is not known yet.
+const MAX_BODY_BYTES: usize = 4096;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,17 +24,13 @@ struct SignIn {
 pub(crate) async fn session(admin: &Admin, peer: IpAddr, request: Request<Incoming>) -> Result<Reply, Problem> {
     match *request.method() {
         Method::GET | Method::HEAD => {
-            let entered = credentials::enter(admin, peer, &request).await?;
-            let who = about(admin, entered.holder());
-            entered.finish().await?;
-            Ok(who)
+            let (_, holder) = credentials::who(admin, peer, &request).await?;
+            Ok(about(admin, &holder))
         }
         Method::POST => sign_in(admin, peer, request).await,
         Method::DELETE => {
             credentials::check_origin(request.headers(), false)?;
-            if let Some(session) = cookie(&admin.settings, request.headers()) {
-                admin.seat.close_session(&sha256(session)).await?;
-            }
+            sign_out(admin, peer, &request).await?;
             let mut reply = json(StatusCode::NO_CONTENT, "");
             reply.headers_mut().remove(header::CONTENT_TYPE);
             set_cookie(admin, &mut reply, "", 0);
@@ -43,22 +42,34 @@ pub(crate) async fn session(admin: &Admin, peer: IpAddr, request: Request<Incomi
 
 async fn sign_in(admin: &Admin, peer: IpAddr, request: Request<Incoming>) -> Result<Reply, Problem> {
     credentials::check_origin(request.headers(), false)?;
-    let body = api::read_body(admin, request).await?;
+    let body = api::read_body(request, MAX_BODY_BYTES).await?;
     let Ok(SignIn { token }) = serde_json::from_slice(&body) else {
         return Err(Problem::bad_request("expected {\"token\": \"…\"}"));
     };
     let hash = sha256(token.trim());
-    let entered = check(admin, peer, Credential::Token(hash), hash, true).await?;
     let mut random = [0; 32];
     if ring::rand::SystemRandom::new().fill(&mut random).is_err() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "No randomness to be had"));
     }
     let session = hex::encode(random);
-    let mut reply = about(admin, entered.holder());
-    entered.open_session(&sha256(&session)).await?;
+    let (token, hash) = (Credential::Token(hash), sha256(&session));
+    let holder = credentials::limited(admin, peer, token, admin.seat.open_session(token, &hash)).await?;
+    let mut reply = about(admin, &holder);
     // The server ends the session; the browser forgets it with its window.
     set_cookie(admin, &mut reply, &session, 12 * 3600);
     Ok(reply)
+}
+
+/// Ends the session of the request's cookie, if it has one.
+async fn sign_out(admin: &Admin, peer: IpAddr, request: &Request<Incoming>) -> Result<(), Problem> {
+    let Some(session) = cookie(&admin.settings, request.headers()) else { return Ok(()) };
+    let hash = sha256(session);
+    admin.limiter.charge(peer, &hash).map_err(Problem::too_many)?;
+    if admin.seat.close_session(&hash).await? {
+        admin.limiter.succeeded(peer, hash);
+    }
+    admin.limiter.failed(&hash);
+    Ok(())
 }
 
 fn about(admin: &Admin, holder: &Holder) -> Reply {

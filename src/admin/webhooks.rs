@@ -45,7 +45,7 @@ fn add_webhooks(document: &mut Value, catalog: &[CatalogEntry], signature: Profi
         webhooks.insert(
             entry.kind.clone(),
             object!({"post": {
-                "operationId": format!("on_{}", entry.kind.replace(['.', '-'], "_")),
+                "operationId": format!("on.{}", entry.kind),
                 "summary": format!("{}{version}", entry.kind),
                 "description": entry.description.clone().unwrap_or_default(),
                 "x-version": entry.version,
@@ -72,7 +72,7 @@ fn payload_schema(entry: &CatalogEntry, component: &str) -> Value {
     let anything = |description: &str| object!({"description": description});
     let Some(schema) = entry.schema.as_deref() else { return anything("Any JSON: the catalog has no schema for it.") };
     match serde_json::from_str::<Value>(schema) {
-        Ok(mut schema) if jsonschema::meta::is_valid(&schema) && !schema.is_boolean() => {
+        Ok(mut schema) if is_schema(&schema) => {
             point_references(&mut schema, &format!("#/components/schemas/{component}"));
             if let Some(schema) = schema.as_object_mut() {
                 // An identity of its own would make the references relative to it again.
@@ -85,6 +85,13 @@ fn payload_schema(entry: &CatalogEntry, component: &str) -> Value {
         Ok(Value::Bool(false)) => object!({"not": {}}),
         _ => anything("Any JSON: the schema in the catalog is not valid JSON Schema."),
     }
+}
+
+/// Whether it is a JSON Schema of the dialect that OpenAPI 3.1 speaks, whatever dialect it names.
+fn is_schema(schema: &Value) -> bool {
+    let mut schema = schema.clone();
+    let named = schema.as_object_mut().map(|members| members.remove("$schema"));
+    named.is_some() && jsonschema::draft202012::meta::is_valid(&schema)
 }
 
 fn point_references(schema: &mut Value, here: &str) {
@@ -211,9 +218,11 @@ mod tests {
 
     #[test]
     fn a_schema_that_is_none_does_not_break_the_document() {
-        let mut document = object!({"components": {"schemas": {}}});
-        add_webhooks(&mut document, &[entry(r#"{"type": 5}"#)], Profile::default(), Envelope::default());
-        assert!(document["components"]["schemas"]["event.order.paid"]["type"].is_null());
+        for schema in [r#"{"type": 5}"#, "7", "true", r#"{"$schema": "https://example.com/none", "type": 5}"#] {
+            let mut document = object!({"components": {"schemas": {}}});
+            add_webhooks(&mut document, &[entry(schema)], Profile::default(), Envelope::default());
+            assert!(document["components"]["schemas"]["event.order.paid"]["type"].is_null());
+        }
     }
 
     #[test]

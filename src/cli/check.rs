@@ -7,7 +7,7 @@ use crate::{connect, db, schema};
 use tokio_postgres::Client;
 
 /// What the daemon's user must be allowed to call.
-const NEEDED: [&str; 11] = [
+const NEEDED: [&str; 19] = [
     "register",
     "resume_epoch",
     "fence",
@@ -19,6 +19,14 @@ const NEEDED: [&str; 11] = [
     "load_subscriptions",
     "maintain",
     "reconcile",
+    "add_sample",
+    "enter",
+    "open_session",
+    "close_session",
+    "begin_request",
+    "end_request",
+    "gauges",
+    "catalog",
 ];
 
 struct Findings {
@@ -60,6 +68,7 @@ pub async fn check(config: &Config, arguments: &Arguments) -> Exit {
                 findings.ok("schema", format_args!("version {}", schema::known_version()));
                 for result in [
                     check_privileges(&client, &mut findings).await,
+                    check_admin(config, &client, &mut findings).await,
                     check_settings(config, &client, &mut findings).await,
                 ] {
                     if let Err(e) = result {
@@ -174,6 +183,48 @@ async fn check_privileges(client: &Client, findings: &mut Findings) -> Result<()
             "privileges",
             format_args!("may not call outbox_relay.{}: grant outbox_relay to this user", names.join(", ")),
         );
+    }
+    Ok(())
+}
+
+/// Whether the operator's seat can be served: the roles of its tokens, and somebody to come with one.
+async fn check_admin(config: &Config, client: &Client, findings: &mut Findings) -> Result<(), tokio_postgres::Error> {
+    let Some(listen) = config.admin.listen else {
+        findings.ok("admin", "off");
+        return Ok(());
+    };
+    let roles = client
+        .query(
+            "select r.rolname::text, pg_has_role('outbox_relay', r.oid, 'member'), pg_has_role('outbox_relay', r.oid, 'usage')
+             from pg_roles r where r.rolname in ('outbox_producer', 'outbox_operator', 'outbox_viewer')
+               and exists (select from pg_roles where rolname = 'outbox_relay')
+               and not (select rolsuper from pg_roles where rolname = 'outbox_relay') order by 1",
+            &[],
+        )
+        .await?;
+    for row in &roles {
+        let (name, may_set, inherits): (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        if !may_set {
+            findings.problem(
+                "admin",
+                format_args!(
+                    "outbox_relay may not take the role {name}: run outboxd migrate as somebody who may grant it"
+                ),
+            );
+        } else if inherits {
+            findings.warn("admin", format_args!("outbox_relay has the rights of {name} all the time: run outboxd migrate as somebody who may alter it (noinherit)"));
+        }
+    }
+    let has_tokens: bool = client.query_one("select outbox_relay.has_tokens()", &[]).await?.get(0);
+    match has_tokens {
+        true => findings.ok("admin", listen),
+        false if listen.ip().is_loopback() => {
+            findings.ok("admin", format_args!("{listen}; no token yet: select outbox.create_token('operator')"));
+        }
+        false => findings.warn(
+            "admin",
+            format_args!("{listen} is not served before there is a token: select outbox.create_token('operator')"),
+        ),
     }
     Ok(())
 }

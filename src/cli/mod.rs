@@ -7,6 +7,7 @@ pub mod listen;
 pub mod migrate;
 pub mod run;
 pub mod status;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -48,7 +48,7 @@ pub async fn run(config: Config) -> Exit {
             return Exit::Failed;
         }
     }
-    match serve_admin(&config, metrics).await {
+    match serve_admin(&config, metrics) {
         Ok(()) => {}
         Err(e) => {
             error!(error = %e, "the operator's seat cannot be served");
@@ -71,14 +71,13 @@ pub async fn run(config: Config) -> Exit {
 }
 
 /// Serves the operator's seat in the background, if it is on.
-async fn serve_admin(config: &Config, metrics: Metrics) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn serve_admin(config: &Config, metrics: Metrics) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Some(listen) = config.admin.listen else { return Ok(()) };
-    let pool = connect::pool(&pooled_settings(config)?, config.admin.pool_size, config.database.connect_timeout)?;
-    let seat = Seat::new(pool, config.admin.request_timeout, config.admin.session_idle);
-    if !listen.ip().is_loopback() && !seat.has_tokens().await? {
-        return Err("admin.listen is not a loopback address, and there is no token: make one with select outbox.create_token('operator')".into());
-    }
-    admin::serve(listen, &config.admin, seat, metrics)?;
+    let seat = |connections| -> Result<Seat, Box<dyn std::error::Error + Send + Sync>> {
+        let pool = connect::pool(&pooled_settings(config)?, connections, config.database.connect_timeout)?;
+        Ok(Seat::new(pool, config.admin.request_timeout, config.admin.session_idle))
+    };
+    admin::serve(listen, &config.admin, seat(config.admin.pool_size)?, seat(1)?, metrics)?;
     Ok(())
 }
 

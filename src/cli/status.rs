@@ -1,16 +1,15 @@
 //! `outboxd status`: what `outbox.status()` says, for people or as JSON.
 
-use super::{Exit, fail};
+use super::{Exit, fail, watch};
 use crate::config::Config;
 use crate::{connect, db, schema};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::time::Duration;
 
 /// Flags of `outboxd status`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Redraw every second
+    /// A screen to leave open, redrawn every second; a line a second where there is no terminal
     #[arg(long, conflicts_with = "json")]
     watch: bool,
     /// One JSON object
@@ -20,6 +19,9 @@ pub struct Arguments {
 
 /// Prints how things stand.
 pub async fn status(config: &Config, arguments: &Arguments) -> Exit {
+    if arguments.watch {
+        return watch::watch(config).await;
+    }
     let target = match config.database.connect_settings() {
         Ok(target) => target,
         Err(e) => return fail(e),
@@ -28,24 +30,16 @@ pub async fn status(config: &Config, arguments: &Arguments) -> Exit {
         Ok(client) => client,
         Err(e) => return fail(format_args!("cannot reach the database: {e}")),
     };
-    loop {
-        let status = match db::status(&client).await {
-            Ok(status) => status,
-            Err(e) => return fail(format_args!("outbox.status(): {}", schema::describe(&e))),
-        };
-        if arguments.json {
-            println!("{status}");
-        } else if arguments.watch {
-            // Home, then clear what is below: no flicker.
-            print!("\x1b[H\x1b[J{}", for_people(&status));
-            let _ = std::io::Write::flush(&mut std::io::stdout());
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            continue;
-        } else {
-            print!("{}", for_people(&status));
-        }
-        return Exit::Done;
+    let status = match db::status(&client).await {
+        Ok(status) => status,
+        Err(e) => return fail(format_args!("outbox.status(): {}", schema::describe(&e))),
+    };
+    if arguments.json {
+        println!("{status}");
+    } else {
+        print!("{}", for_people(&status));
     }
+    Exit::Done
 }
 
 /// A line a figure, in the order in which one asks.

@@ -6,12 +6,17 @@
 
 mod rows;
 mod seat;
+mod watch;
 
 pub use rows::{
     Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, SubscriptionRow, Tick,
 };
 
-pub use seat::{Answer, CatalogEntry, Credential, Gauges, Holder, Request, Role, Seat, SubscriptionGauge};
+pub use seat::{Answer, CatalogEntry, Credential, Gauges, Holder, Role, Seat, SubscriptionGauge};
+pub use watch::{
+    Activity, FailedDelivery, LiveRelay, Standing, Step, Troubled, activity, newest_failures, relays, standing,
+    troubled,
+};
 
 use crate::metrics::{Metrics, Sample};
 use crate::reconcile::Change;

@@ -1,12 +1,13 @@
 //! The operator's seat's way to the database: who comes, in which role, one transaction a request.
 //!
-//! [`Request::call`] is the whole of the API: it takes the role of the token and calls the one function of
+//! [`Seat::call`] is the whole of the API: it takes the role of the token and calls the one function of
 //! `outbox_http` that the operation is named after. What the role may not do, PostgreSQL refuses.
 
 use super::{DbError, Params};
 use deadpool_postgres::{Object, Pool};
 use std::time::Duration;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 /// Calls of the HTTP API, the console and `/metrics`, over a small pool of their own. Cheap to clone.
@@ -105,6 +106,15 @@ pub struct CatalogEntry {
     pub example: Option<String>,
 }
 
+impl Credential {
+    /// What it is known by.
+    pub fn sha256(&self) -> [u8; 32] {
+        match self {
+            Self::Token(hash) | Self::Session(hash) => *hash,
+        }
+    }
+}
+
 impl Role {
     /// As the API names it.
     pub fn as_str(self) -> &'static str {
@@ -144,43 +154,94 @@ impl Seat {
         self.session_idle
     }
 
-    /// Begins a request of whoever holds the credential; `None` if nobody does. `touch`: whether it counts as
-    /// something done, by which a session stays alive.
+    /// Who holds the credential; `None` if nobody does. `touch`: whether it counts as something done, by which a
+    /// session stays alive. A transaction of its own: what follows may be slow, or be refused.
     ///
     /// # Errors
     /// If the database cannot be asked.
-    pub async fn enter(&self, credential: Credential, touch: bool) -> Result<Option<Request>, DbError> {
-        // From here on the transaction ends with the request, also if it is dropped halfway.
-        let mut request = Request { client: Some(self.pool.get().await?), holder: None };
+    pub async fn who(&self, credential: Credential, touch: bool) -> Result<Option<Holder>, DbError> {
+        let mut transaction = self.begin().await?;
+        let holder = self.enter(&transaction, credential, touch).await?;
+        transaction.end("commit").await?;
+        Ok(holder)
+    }
+
+    /// Calls `outbox_http.<operation>` with the request, a JSON object, in the name and role of whoever holds the
+    /// credential, in one transaction; `None` if nobody does any more. `once`: an Idempotency-Key with the
+    /// fingerprint of what is asked; `status`: what the answer is remembered with.
+    ///
+    /// # Errors
+    /// What the function refuses, or a database that cannot be asked; nothing was done then.
+    pub async fn call(
+        &self,
+        credential: Credential,
+        operation: &str,
+        request: &str,
+        once: Option<(&str, [u8; 32])>,
+        status: u16,
+    ) -> Result<Option<Answer>, DbError> {
+        let mut transaction = self.begin().await?;
+        let answer = match self.enter(&transaction, credential, false).await {
+            Ok(Some(holder)) => transaction.answer(&holder, operation, request, once, status).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        // After a refusal the connection is as good as before.
+        let ended = transaction.end(if answer.is_ok() { "commit" } else { "rollback" }).await;
+        answer.and_then(|answer| ended.map(|()| answer))
+    }
+
+    /// Begins a session of the token for the cookie with this SHA-256; `None` if the token is not good.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn open_session(&self, token: Credential, sha256: &[u8; 32]) -> Result<Option<Holder>, DbError> {
+        let mut transaction = self.begin().await?;
+        let holder = self.enter(&transaction, token, true).await?;
+        if let Some(holder) = &holder {
+            let params: &Params<'_> = &[(&holder.token_id, Type::INT8), (&&sha256[..], Type::BYTEA)];
+            transaction.query("select outbox_relay.open_session($1, $2)", params).await?;
+        }
+        transaction.end("commit").await?;
+        Ok(holder)
+    }
+
+    async fn begin(&self) -> Result<Transaction, DbError> {
+        // From here on the transaction ends with this value, also if it is dropped halfway.
+        let transaction = Transaction { client: Some(self.pool.get().await?) };
         let timeout_ms = self.request_timeout.as_millis();
         // On the transaction, not the session: a pooler may be between.
-        request
+        transaction
             .execute(&format!(
                 "begin isolation level read committed; set local timezone = 'UTC'; set local statement_timeout = {timeout_ms}; set local lock_timeout = '5s'"
             ))
             .await?;
+        Ok(transaction)
+    }
+
+    async fn enter(
+        &self,
+        transaction: &Transaction,
+        credential: Credential,
+        touch: bool,
+    ) -> Result<Option<Holder>, DbError> {
         let (kind, hash) = match &credential {
             Credential::Token(hash) => ("token", hash),
             Credential::Session(hash) => ("session", hash),
         };
         let idle = format!("{} milliseconds", self.session_idle.as_millis());
-        let rows = request
+        let rows = transaction
             .query(
                 "select * from outbox_relay.enter($1, $2, $3::text::interval, $4)",
                 &[(&kind, Type::TEXT), (&&hash[..], Type::BYTEA), (&idle, Type::TEXT), (&touch, Type::BOOL)],
             )
             .await?;
-        let Some(row) = rows.first() else {
-            request.end("rollback").await?;
-            return Ok(None);
-        };
-        request.holder = Some(Holder {
+        Ok(rows.first().map(|row| Holder {
             token_id: row.get("token_id"),
             role: Role::from_name(row.get("role")),
             tenant_id: row.get("tenant_id"),
             description: row.get("description"),
-        });
-        Ok(Some(request))
+        }))
     }
 
     /// Whether there is a token that somebody could come with.
@@ -191,14 +252,14 @@ impl Seat {
         Ok(self.query("select outbox_relay.has_tokens()").await?.first().is_some_and(|row| row.get(0)))
     }
 
-    /// Ends a session.
+    /// Ends a session; false if there was none.
     ///
     /// # Errors
     /// If the database cannot be asked.
-    pub async fn close_session(&self, sha256: &[u8; 32]) -> Result<(), DbError> {
+    pub async fn close_session(&self, sha256: &[u8; 32]) -> Result<bool, DbError> {
         let client = self.pool.get().await?;
-        client.query_typed("select outbox_relay.close_session($1)", &[(&&sha256[..], Type::BYTEA)]).await?;
-        Ok(())
+        let rows = client.query_typed("select outbox_relay.close_session($1)", &[(&&sha256[..], Type::BYTEA)]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
     /// What is known of the whole fleet.
@@ -276,45 +337,21 @@ impl Seat {
     }
 }
 
-/// One request's transaction, in the name of its holder. Dropped unfinished, its connection is given up.
-pub struct Request {
+/// One transaction. Dropped unfinished, its connection is given up.
+struct Transaction {
     client: Option<Object>,
-    holder: Option<Holder>,
 }
 
-impl Request {
-    /// Who asks.
-    #[allow(clippy::expect_used, reason = "Seat::enter hands no request out without")]
-    pub fn holder(&self) -> &Holder {
-        self.holder.as_ref().expect("a request has a holder")
-    }
-
-    /// Calls `outbox_http.<operation>` with the request, a JSON object, in the role of the holder, and commits.
-    /// `once`: an Idempotency-Key with the fingerprint of what is asked.
-    ///
-    /// # Errors
-    /// What the function refuses, or a database that cannot be asked; nothing was done then.
-    pub async fn call(
-        mut self,
-        operation: &str,
-        request: &str,
-        once: Option<(&str, [u8; 32])>,
-        status: u16,
-    ) -> Result<Answer, DbError> {
-        let answer = self.answer(operation, request, once, status).await;
-        // After a refusal the connection is as good as before.
-        let ended = self.end(if answer.is_ok() { "commit" } else { "rollback" }).await;
-        answer.and_then(|answer| ended.map(|()| answer))
-    }
-
+impl Transaction {
     async fn answer(
         &self,
+        holder: &Holder,
         operation: &str,
         request: &str,
         once: Option<(&str, [u8; 32])>,
         status: u16,
     ) -> Result<Answer, DbError> {
-        let Holder { token_id, role, tenant_id, .. } = self.holder();
+        let Holder { token_id, role, tenant_id, .. } = holder;
         if let Some((key, fingerprint)) = once {
             let begun = "select * from outbox_relay.begin_request($1, $2, $3)";
             let params: &Params<'_> = &[(token_id, Type::INT8), (&key, Type::TEXT), (&&fingerprint[..], Type::BYTEA)];
@@ -324,7 +361,13 @@ impl Request {
                 return Ok(Answer { status: before, body, is_repetition: true });
             }
         }
-        self.execute(role.set()).await?;
+        self.execute(role.set()).await.map_err(|error| match error {
+            DbError::Postgres(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => DbError::Pool(format!(
+                "outbox_relay may not take the role outbox_{}: run outboxd migrate as somebody who may grant it",
+                role.as_str()
+            )),
+            error => error,
+        })?;
         // The name is one of the embedded document's, never the caller's.
         let sql = format!("select outbox_http.{operation}($1, $2::text::jsonb)::text");
         let rows = self.query(&sql, &[(tenant_id, Type::TEXT), (&request, Type::TEXT)]).await?;
@@ -339,36 +382,17 @@ impl Request {
         Ok(Answer { status: None, body, is_repetition: false })
     }
 
-    /// Begins a session for the cookie with this SHA-256, and commits.
-    ///
-    /// # Errors
-    /// If the database cannot be asked.
-    pub async fn open_session(mut self, sha256: &[u8; 32]) -> Result<(), DbError> {
-        let token_id = self.holder().token_id;
-        let params: &Params<'_> = &[(&token_id, Type::INT8), (&&sha256[..], Type::BYTEA)];
-        self.query("select outbox_relay.open_session($1, $2)", params).await?;
-        self.end("commit").await
-    }
-
-    /// Only notes that the holder was here.
-    ///
-    /// # Errors
-    /// If the database cannot be asked.
-    pub async fn finish(mut self) -> Result<(), DbError> {
-        self.end("commit").await
-    }
-
     async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
         match &self.client {
             Some(client) => Ok(client.query_typed(sql, params).await?),
-            None => Err(DbError::Pool("the request has ended".into())),
+            None => Err(DbError::Pool("the transaction has ended".into())),
         }
     }
 
     async fn execute(&self, sql: &str) -> Result<(), DbError> {
         match &self.client {
             Some(client) => Ok(client.batch_execute(sql).await?),
-            None => Err(DbError::Pool("the request has ended".into())),
+            None => Err(DbError::Pool("the transaction has ended".into())),
         }
     }
 
@@ -380,7 +404,7 @@ impl Request {
     }
 }
 
-impl Drop for Request {
+impl Drop for Transaction {
     fn drop(&mut self) {
         // A transaction with a role and a holder is not for the next request: the server rolls it back
         // when the connection ends.

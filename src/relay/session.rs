@@ -45,6 +45,7 @@ impl Relay {
         }
         self.epoch = direct.epoch;
         self.direct = Some(direct);
+        self.note_turn();
         self.log_wanted = true;
         self.due_at = Some(Instant::now());
         self.tick_at = Instant::now();
@@ -77,6 +78,7 @@ impl Relay {
         if self.direct.take().is_some() {
             self.doubted = (self.epoch != 0).then_some(self.epoch);
             self.metrics.lost_connection();
+            self.note_turn();
             warn!(epoch = self.epoch, "the direct connection is lost");
         }
     }

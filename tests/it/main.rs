@@ -1,8 +1,9 @@
 //! One integration binary on a real PostgreSQL: each test has its own database, cloned from a template.
 //!
 //! In the order an event meets them: `produce`, `published`, `expand` (and `expand_plans`), `claim_and_record`; the policies
-//! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`.
-//! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`,
+//! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`, `audit`.
+//! The operator's seat: `http_api`, `http_access`, `metrics`.
+//! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`.
 
@@ -10,6 +11,7 @@ mod support;
 
 mod accounting;
 mod answers;
+mod audit;
 mod circuit;
 mod claim_and_record;
 mod command_line;
@@ -17,9 +19,12 @@ mod delivery;
 mod doorbell;
 mod expand;
 mod expand_plans;
+mod http_access;
+mod http_api;
 mod isolation;
 mod maintain;
 mod managed;
+mod metrics;
 mod operate;
 mod operational;
 mod ordered;
@@ -34,5 +39,6 @@ mod roles;
 mod schema_upgrade;
 mod signatures;
 mod stalls;
+mod status_watch;
 mod subscriptions;
 mod survival;

@@ -5,7 +5,7 @@ use crate::support::{Db, Expand, Relay, Session};
 const ROLES: [&str; 4] = ["outbox_producer", "outbox_viewer", "outbox_operator", "outbox_relay"];
 
 /// A statement, and for producer, viewer, operator and relay whether it is theirs to run. `%` is a subscription.
-const TABLE: [(&str, [bool; 4]); 60] = [
+const TABLE: [(&str, [bool; 4]); 75] = [
     // Events in.
     ("insert into outbox.event (type, payload) values ('a', '{}')", [true, false, false, false]),
     (
@@ -72,6 +72,25 @@ const TABLE: [(&str, [bool; 4]); 60] = [
     ("insert into outbox.retry_policy (name, delays) values ('mine', '{1s}')", [false, false, true, false]),
     ("update outbox.subscription_health set failure_count = 0", [false; 4]),
     ("delete from outbox.attempt", [false; 4]),
+    // The operator's seat: as in SQL, so in HTTP.
+    ("select * from outbox.audit", [false, true, true, false]),
+    ("select * from outbox.token", [false, true, true, false]),
+    ("select * from outbox.activity()", [false, true, true, false]),
+    ("select * from outbox.relays()", [false, true, true, false]),
+    ("select outbox.create_token('viewer')", [false, false, true, false]),
+    ("insert into outbox.audit (actor, via, action) values ('me', 'sql', 'nothing')", [false; 4]),
+    ("delete from outbox.audit", [false; 4]),
+    ("select * from outbox_relay.token_hash", [false; 4]),
+    ("select * from outbox_relay.session", [false; 4]),
+    ("select * from outbox_relay.idempotent_request", [false; 4]),
+    ("select outbox_http.list_webhooks(null, '{}')", [false, true, true, false]),
+    ("select outbox_http.release(null, '{}')", [false, false, true, false]),
+    (
+        "select outbox_http.publish_event(null, '{\"body\": {\"type\": \"a\", \"payload\": {}}}')",
+        [true, false, false, false],
+    ),
+    ("select outbox_relay.enter('token', '', '1 minute', true)", [false, false, false, true]),
+    ("select outbox_relay.gauges()", [false, false, false, true]),
     // The daemon.
     ("select outbox_relay.register('r', 'v', 'test')", [false, false, false, true]),
     ("select outbox_relay.expand(1, 1, 1, 1, '{}', '{}', false, true)", [false, false, false, true]),
@@ -177,15 +196,15 @@ async fn public_may_do_nothing() {
     let open: Vec<String> = app
         .all(
             "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-             where n.nspname in ('outbox', 'outbox_relay')
+             where n.nspname in ('outbox', 'outbox_relay', 'outbox_http')
                and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
              union all
              select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
-             where n.nspname in ('outbox', 'outbox_relay')
+             where n.nspname in ('outbox', 'outbox_relay', 'outbox_http')
                and exists (select from aclexplode(c.relacl) a where a.grantee = 0)
              union all
              select n.nspname::text from pg_namespace n
-             where n.nspname in ('outbox', 'outbox_relay') and exists (select from aclexplode(n.nspacl) a where a.grantee = 0)",
+             where n.nspname in ('outbox', 'outbox_relay', 'outbox_http') and exists (select from aclexplode(n.nspacl) a where a.grantee = 0)",
         )
         .await;
     assert!(open.is_empty(), "{open:?}");
@@ -198,7 +217,7 @@ async fn what_runs_with_its_owners_rights_has_a_fixed_search_path_that_ends_in_p
     let loose: Vec<String> = app
         .all(
             "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-             where n.nspname in ('outbox', 'outbox_relay') and p.prosecdef
+             where n.nspname in ('outbox', 'outbox_relay', 'outbox_http') and p.prosecdef
                and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)",
         )
         .await;
@@ -211,13 +230,24 @@ async fn everything_users_touch_is_commented() {
     let app = db.session().await;
     let mute: Vec<String> = app
         .all(
-            "select p.oid::regprocedure::text from pg_proc p where p.pronamespace in ('outbox'::regnamespace, 'outbox_relay'::regnamespace)
+            "select p.oid::regprocedure::text from pg_proc p where p.pronamespace in ('outbox'::regnamespace, 'outbox_relay'::regnamespace, 'outbox_http'::regnamespace)
                and obj_description(p.oid, 'pg_proc') is null
              union all
              select c.oid::regclass::text from pg_class c
-             where c.relnamespace in ('outbox'::regnamespace, 'outbox_relay'::regnamespace) and c.relkind in ('r', 'p', 'v')
+             where c.relnamespace in ('outbox'::regnamespace, 'outbox_relay'::regnamespace, 'outbox_http'::regnamespace) and c.relkind in ('r', 'p', 'v')
                and not c.relispartition and c.relname <> 'migration' and obj_description(c.oid, 'pg_class') is null",
         )
         .await;
     assert!(mute.is_empty(), "{mute:?}");
+}
+
+#[tokio::test]
+async fn the_relays_role_takes_the_role_of_a_token_and_has_none_of_its_rights_otherwise() {
+    let db = Db::new().await;
+    let relay = db.session_as("outbox_relay").await;
+    relay.refused("select * from outbox.audit", "42501").await;
+    relay.run("begin; set local role outbox_viewer; select * from outbox.audit; commit").await;
+    relay.refused("select * from outbox.audit", "42501").await;
+    let viewer = db.session_as("outbox_viewer").await;
+    viewer.refused("set role outbox_operator", "42501").await;
 }

@@ -46,7 +46,8 @@ async fn main() -> ExitCode {
 /// Runs one program against a daemon and a database of its own.
 async fn check(runtime: &str, script: &str) -> bool {
     let admin = free_address();
-    let stage = Stage::new(&[("OUTBOXD_ADMIN__LISTEN", &admin), ("OUTBOXD_ADMIN__METRICS_BY_SUBSCRIPTION", "true")]).await;
+    let stage =
+        Stage::new(&[("OUTBOXD_ADMIN__LISTEN", &admin), ("OUTBOXD_ADMIN__METRICS_BY_SUBSCRIPTION", "true")]).await;
     stage.client.batch_execute(include_str!("shop.sql")).await.expect("the catalog");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = root.join("target/web/out");
@@ -56,15 +57,22 @@ async fn check(runtime: &str, script: &str) -> bool {
         _ => Command::new("node"),
     };
     let script = if runtime == "node" { beside_modules(root, script) } else { root.join("tests/web").join(script) };
-    command.arg(script).current_dir(root).env("BASE", format!("http://{admin}")).env("OUT", &out).env("DATABASE_URL", stage.url());
+    command
+        .arg(script)
+        .current_dir(root)
+        .env("BASE", format!("http://{admin}"))
+        .env("OUT", &out)
+        .env("DATABASE_URL", stage.url());
     for (name, role, tenant) in [
         ("OPERATOR", "operator", "null"),
         ("VIEWER", "viewer", "null"),
         ("PRODUCER", "producer", "null"),
         ("ACME", "operator", "'acme'"),
     ] {
-        let token: String =
-            stage.one(&format!("select outbox.create_token('{role}', {tenant}, '{} in tests')", name.to_lowercase())).await.get(0);
+        let token: String = stage
+            .one(&format!("select outbox.create_token('{role}', {tenant}, '{} in tests')", name.to_lowercase()))
+            .await
+            .get(0);
         command.env(name, token);
     }
     answering(&admin).await;

@@ -6,7 +6,8 @@ as $$
 -- no row if nobody does. From here on the transaction acts in that name: see outbox_relay.actor.
 -- A session ends when nothing was done for idle_limit, after twelve hours, and with its token. With touch false
 -- (what the console asks by itself) being here does not count as doing something.
--- Called by the HTTP API at the start of each request, whose transaction then takes the role.
+-- Called by the HTTP API twice a request: with touch in a transaction of its own, so that no request holds these
+-- rows while it works and one that is refused is noted too; and at the start of the transaction that does the work.
 #variable_conflict use_column
 declare
     t outbox.token;

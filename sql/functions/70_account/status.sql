@@ -7,8 +7,8 @@ as $$
 -- How things stand, in one row. Reads what is outstanding and the index of dead letters, never history.
 --
 -- lag: how long the oldest event that waits for expansion, or the oldest delivery that a relay could send
--- now, has waited; zero when nothing waits. What a pause, a circuit or a rate limit holds back does not count:
--- lag is about the relays, not about receivers.
+-- now, has waited; zero when nothing waits. What a pause, a circuit or a rate limit holds back does not count, nor
+-- what waits behind others of its subscription that are under way: lag is about the relays, not about receivers.
 with c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
 unexpanded as (
     -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
@@ -24,11 +24,16 @@ unexpanded as (
         where e.event_seq > c.floor_seq and e.event_seq <= c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u),
 queued as (
-    select count(*) filter (where q.state = 'pending') as pending, count(*) filter (where q.state = 'leased') as leased,
-           count(*) filter (where q.state = 'failed') as failed,
-           min(q.next_attempt_at) filter (where q.next_attempt_at <= now() and s.active and s.rate_limit is null
-               and h.circuit is distinct from 'open' and h.circuit is distinct from 'half_open') as oldest_due
-    from outbox_relay.queue q join outbox.subscription s using (subscription_id)
+    select coalesce(sum(q.pending), 0)::bigint as pending, coalesce(sum(q.leased), 0)::bigint as leased, coalesce(sum(q.failed), 0)::bigint as failed,
+           min(q.due) filter (where s.active and s.rate_limit is null
+               and h.circuit is distinct from 'open' and h.circuit is distinct from 'half_open') as oldest_due,
+           min(q.due) filter (where s.active and s.rate_limit is null and q.leased = 0
+               and h.circuit is distinct from 'open' and h.circuit is distinct from 'half_open') as oldest_left
+    from (
+        select q.subscription_id, count(*) filter (where q.state = 'pending') as pending, count(*) filter (where q.state = 'leased') as leased,
+               count(*) filter (where q.state = 'failed') as failed, min(q.next_attempt_at) filter (where q.next_attempt_at <= now()) as due
+        from outbox_relay.queue q group by q.subscription_id) q
+    join outbox.subscription s using (subscription_id)
     left join outbox.subscription_health h using (subscription_id)),
 live as (
     select count(*) as relays, min(r.hold) as hold
@@ -40,7 +45,7 @@ select (select last_value - (not is_called)::integer from outbox.event_event_seq
        u.count, q.pending, q.leased, q.failed,
        (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'),
        q.oldest_due,
-       greatest(now() - least(u.oldest, q.oldest_due), interval '0'),
+       greatest(now() - least(u.oldest, q.oldest_left), interval '0'),
        l.relays,
        coalesce((select h.reason from outbox_relay.hold h order by h.hold_id limit 1), l.hold),
        (select s.value from outbox.setting s where s.name = 'environment')

@@ -58,10 +58,14 @@ begin
     delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
     delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
     perform outbox_relay.compact_samples();
-    delete from outbox.audit a where a.at < now() - (select value::interval from outbox.setting where name = 'audit_retention');
-    delete from outbox_relay.session t where t.seen_at < now() - interval '1 day' or t.created_at < now() - interval '1 day';
+    -- So many at a time: a backlog must not use up the time that segments need.
+    delete from outbox.audit a
+    where a.ctid = any (array(select i.ctid from outbox.audit i
+        where i.at < now() - (select value::interval from outbox.setting where name = 'audit_retention') order by i.at limit 50000));
+    delete from outbox_relay.session t where t.seen_at < now() - interval '1 day';
     delete from outbox_relay.idempotent_request t
-    where t.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention');
+    where t.ctid = any (array(select i.ctid from outbox_relay.idempotent_request i
+        where i.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention') order by i.created_at limit 50000));
 
     for n in current .. current + 2 loop
         if not exists (select from outbox_relay.segment g where g.segment = n) then

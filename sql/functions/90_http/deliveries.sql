@@ -38,7 +38,7 @@ begin
             where l.event_seq >= coalesce((select seq from horizon), 0)
               and ($5 is null or l.state = $5)
               and ($6 is null or exists (select from outbox.event e where e.event_seq = l.event_seq
-                   and (e.type = $6 or $6 = '*' or ($6 like '%%*' and starts_with(e.type, left($6, -1))))))
+                   and outbox_http.fits(e.type, $6)))
               and ($7 is null or l.created_at >= $7) and ($8 is null or l.created_at < $8)
             order by l.event_seq desc, l.subscription_id desc limit $9 + 1),
         shown as (select * from fitting order by event_seq desc, subscription_id desc limit $9)

@@ -6,11 +6,13 @@
 mod cable;
 mod daemon;
 mod relay;
+mod seat;
 mod sink;
 
 pub(crate) use cable::Cable;
 pub(crate) use daemon::{Daemon, Outboxd};
 pub(crate) use relay::{Claim, Expand, Relay, Sent, sent};
+pub(crate) use seat::Seat;
 pub(crate) use sink::{Sink, raw_answer, raw_sink};
 
 use outboxd::schema;
