@@ -4,12 +4,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-web pictures interop retries lint schema bench setup
+.PHONY: help demo test test-otlp test-web pictures interop retries lint schema bench setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
 	@echo "make test     the tests, against a PostgreSQL they start themselves"
 	@echo "make test-web the console in a browser, the API against its description, metrics and alerts"
+	@echo "make test-otlp the export of spans (feature otlp)"
 	@echo "make interop  every signature profile and envelope against verifiers and receivers of others"
 	@echo "make retries  every retry policy, followed attempt by attempt"
 	@echo "make lint     rustfmt, clippy, and sql/schema.sql against a fresh database"
@@ -26,6 +27,10 @@ demo: setup
 
 test: setup
 	cargo test --no-fail-fast $(ARGS)
+
+# The export of spans, which is behind a feature.
+test-otlp: setup
+	cargo test --features otlp --test it traces::
 
 # Installs Chromium, Prometheus' promtool, Node and Python packages where they are missing, below target/web.
 test-web: setup

@@ -5,14 +5,29 @@ use crate::endpoint::{Endpoint, Known};
 use crate::outcome::{Attempted, Outcome, headers_json, headers_json_without};
 use crate::send::{Outgoing, Sender};
 use crate::sign::{Key, Message};
+use crate::trace::{TraceContext, Tracer};
 use hyper::header::{HeaderName, HeaderValue};
 use std::time::{Duration, SystemTime};
 
 /// Makes the attempt that `lease` stands for. Whatever goes wrong is in the result.
-pub async fn make(sender: &Sender, lease: &Lease, known: &Known, excerpt_bytes: usize) -> Finished {
+pub async fn make(sender: &Sender, tracer: &Tracer, lease: &Lease, known: &Known, excerpt_bytes: usize) -> Finished {
+    let span = tracer.begin(lease);
+    let finished = attempt(sender, span, lease, known, excerpt_bytes).await;
+    let host = known.endpoint.as_ref().ok().and_then(|endpoint| endpoint.uri.host());
+    tracer.end(span, lease, &finished, host);
+    finished
+}
+
+async fn attempt(
+    sender: &Sender,
+    span: Option<TraceContext>,
+    lease: &Lease,
+    known: &Known,
+    excerpt_bytes: usize,
+) -> Finished {
     let started_at = SystemTime::now();
     let prepared = match (&known.endpoint, &lease.event) {
-        (Ok(endpoint), Some(event)) => prepare(endpoint, event, lease.attempts, excerpt_bytes, started_at),
+        (Ok(endpoint), Some(event)) => prepare(endpoint, event, span, lease.attempts, excerpt_bytes, started_at),
         (Err(reason), _) => Err(reason.clone()),
         (_, None) => Err("the event is no longer in the log".into()),
     };
@@ -42,6 +57,7 @@ pub async fn make(sender: &Sender, lease: &Lease, known: &Known, excerpt_bytes: 
 fn prepare(
     endpoint: &Endpoint,
     event: &Event,
+    span: Option<TraceContext>,
     attempts_before: i32,
     excerpt_bytes: usize,
     now: SystemTime,
@@ -52,7 +68,9 @@ fn prepare(
         return Err("every secret of the subscription has expired: rotate it with outbox.rotate_secret".into());
     }
     let mut headers = endpoint.headers.clone();
-    if let Some(Ok(traceparent)) = event.traceparent.as_deref().map(HeaderValue::from_str) {
+    // Who takes part in the trace is the receiver's parent; who does not passes on what came.
+    let traceparent = span.map(|span| span.to_string()).or_else(|| event.traceparent.clone());
+    if let Some(Ok(traceparent)) = traceparent.as_deref().map(HeaderValue::from_str) {
         headers.insert(HeaderName::from_static("traceparent"), traceparent);
     }
     let timestamp = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -33,4 +33,5 @@ pub mod send;
 pub mod sign;
 pub mod telemetry;
 pub mod throwaway;
+pub mod trace;
 pub mod wake;

@@ -4,6 +4,7 @@ use crate::db::{Db, DbError, Event, Failed, Finished, HealthDelta, Lease, Record
 use crate::endpoint::Known;
 use crate::metrics::RecordedStates;
 use crate::outcome::Outcome;
+use crate::trace::TraceContext;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,6 +131,7 @@ fn log_failures(attempts: &[Arc<Attempt>], finished: &[Finished], failed: &[Fail
         let event: Option<&Event> = attempt.lease.event.as_deref();
         let tenant_id = event.map_or("", |e| e.tenant_id.as_str());
         let event_id = event.map(|e| e.id.to_string()).unwrap_or_default();
+        let trace_id = TraceContext::of(&attempt.lease).map(|context| context.trace_id());
         let next_attempt_at =
             r.next_attempt_at.and_then(|at| jiff::Timestamp::try_from(at).ok()).map(|at| at.to_string());
         let uri = attempt
@@ -150,6 +152,7 @@ fn log_failures(attempts: &[Arc<Attempt>], finished: &[Finished], failed: &[Fail
             state = r.state.as_deref().unwrap_or("lease_lost"),
             next_attempt_at,
             url = uri,
+            trace_id,
             error = f.error.as_deref(),
             "attempt failed"
         );

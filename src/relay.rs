@@ -19,6 +19,7 @@ use crate::lease::{Leased, Work};
 use crate::metrics::{Metrics, Pulse, Sample, Wakeup};
 use crate::record::{self, Attempt};
 use crate::send::Sender;
+use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
 use std::collections::HashMap;
 use std::future::pending;
@@ -72,6 +73,7 @@ pub struct Relay {
     sender: Arc<Sender>,
     endpoints: Arc<Endpoints>,
     metrics: Metrics,
+    tracer: Tracer,
     excerpt_bytes: usize,
     /// After so many failures in a row, health is told without waiting for the next tick.
     circuit_failures: i64,
@@ -169,8 +171,9 @@ impl Relay {
         db: Db,
         sender: Sender,
         endpoints: Endpoints,
-        metrics: Metrics,
+        observer: (Metrics, Tracer),
     ) -> Self {
+        let (metrics, tracer) = observer;
         let now = Instant::now();
         Self {
             settings: Arc::new(settings),
@@ -180,6 +183,7 @@ impl Relay {
             endpoints: Arc::new(endpoints),
             sampled: metrics.totals(),
             metrics,
+            tracer,
             excerpt_bytes: 1024,
             circuit_failures: i64::MAX,
             direct: None,
@@ -389,9 +393,9 @@ impl Relay {
             *self.in_flight.entry(lease.subscription_id).or_default() += 1;
             *self.unrecorded.entry(self.epoch).or_default() += 1;
             let attempt = Arc::new(Attempt { lease, known, epoch: self.epoch });
-            let (sender, excerpt_bytes) = (self.sender.clone(), self.excerpt_bytes);
+            let (sender, tracer, excerpt_bytes) = (self.sender.clone(), self.tracer.clone(), self.excerpt_bytes);
             self.attempts.spawn(async move {
-                let finished = attempt::make(&sender, &attempt.lease, &attempt.known, excerpt_bytes).await;
+                let finished = attempt::make(&sender, &tracer, &attempt.lease, &attempt.known, excerpt_bytes).await;
                 (attempt, finished)
             });
         }

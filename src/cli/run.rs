@@ -6,9 +6,10 @@ use crate::config::{Config, ConnectError, ConnectSettings};
 use crate::db::{Db, DbError, Seat};
 use crate::endpoint::Endpoints;
 use crate::metrics::Metrics;
-use crate::reconcile::{self, ReconcileError};
+use crate::reconcile::{self, Change, ReconcileError};
 use crate::relay::{Relay, Settings};
 use crate::send::Sender;
+use crate::trace::Tracer;
 use crate::{connect, egress, schema, send};
 use hyper::header::HeaderValue;
 use sd_notify::NotifyState;
@@ -16,7 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
+
+/// Reconciling waits by itself for what others have locked; this lets them come through in between.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// Runs a relay until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Exit {
@@ -30,14 +34,26 @@ pub async fn run(config: Config) -> Exit {
     });
 
     let metrics = Metrics::default();
-    let relay = match assemble(&config, &metrics).await {
+    let tracer = match tracer(&config) {
+        Ok(tracer) => tracer,
+        Err(e) => {
+            error!(error = %e, "traces cannot be exported");
+            return Exit::BadConfiguration;
+        }
+    };
+    let relay = match assemble(&config, &metrics, &tracer).await {
         Ok(relay) => relay,
         Err(e) => {
             error!(error = %e, "cannot start");
             return Exit::Failed;
         }
     };
-    match in_step(&config).await {
+    let mut stopped = stop.clone();
+    let in_step = tokio::select! {
+        result = in_step(&config) => result,
+        _ = stopped.wait_for(|stop| *stop) => return Exit::Done,
+    };
+    match in_step {
         Ok(()) => {}
         Err(e @ ReconcileError::Refused(_)) => {
             error!(error = %e, "the configuration is refused; no subscription was changed");
@@ -67,7 +83,20 @@ pub async fn run(config: Config) -> Exit {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         })
         .await;
+    // Its export blocks.
+    let _ = tokio::task::spawn_blocking(move || tracer.finish()).await;
     Exit::Done
+}
+
+/// What takes part in the traces of events.
+fn tracer(config: &Config) -> Result<Tracer, String> {
+    match &config.trace_endpoint {
+        None => Ok(Tracer::default()),
+        #[cfg(feature = "otlp")]
+        Some(endpoint) => Tracer::to(endpoint, &config.relay.name).map_err(|e| format!("trace.endpoint: {e}")),
+        #[cfg(not(feature = "otlp"))]
+        Some(_) => Err("trace.endpoint is set, and this outboxd was built without the feature otlp".into()),
+    }
 }
 
 /// Serves the operator's seat in the background, if it is on.
@@ -81,12 +110,24 @@ fn serve_admin(config: &Config, metrics: Metrics) -> Result<(), Box<dyn std::err
     Ok(())
 }
 
-/// Brings the subscriptions of the configuration about.
+/// Brings the subscriptions of the configuration about, as soon as nobody's open transaction is in the way.
 async fn in_step(config: &Config) -> Result<(), ReconcileError> {
     let direct = config.database.listen_settings().map_err(|e| DbError::Pool(e.to_string()))?;
     let client = connect::open_driven(&direct).await.map_err(|e| DbError::Pool(e.to_string()))?;
-    for change in reconcile::reconcile(&client, config, false).await? {
-        info!(subscription = change.subscription, action = change.action, detail = change.detail, "reconciled");
+    let changes = loop {
+        match reconcile::reconcile(&client, config, false).await {
+            Err(e) if e.is_passing() => warn!(error = %e, "cannot reconcile yet; trying again"),
+            done => break done?,
+        }
+        tokio::time::sleep(BETWEEN_TRIES).await;
+    };
+    for Change { action, subscription, detail } in changes {
+        // Whoever takes a block away may not know that another host's file had it.
+        if action == "paused" {
+            warn!(subscription, action, detail, "reconciled");
+        } else {
+            info!(subscription, action, detail, "reconciled");
+        }
     }
     Ok(())
 }
@@ -95,7 +136,11 @@ async fn in_step(config: &Config) -> Result<(), ReconcileError> {
 ///
 /// # Errors
 /// If the database cannot be reached, has another schema, or the HTTP client cannot be set up.
-pub async fn assemble(config: &Config, metrics: &Metrics) -> Result<Relay, Box<dyn std::error::Error + Send + Sync>> {
+pub async fn assemble(
+    config: &Config,
+    metrics: &Metrics,
+    tracer: &Tracer,
+) -> Result<Relay, Box<dyn std::error::Error + Send + Sync>> {
     let direct = config.database.listen_settings()?;
     schema::verify(&connect::open_driven(&direct).await?).await?;
 
@@ -134,7 +179,7 @@ pub async fn assemble(config: &Config, metrics: &Metrics) -> Result<Relay, Box<d
         drain_deadline: config.relay.drain_deadline,
     };
     let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?);
-    Ok(Relay::new(settings, direct, db, sender, endpoints, metrics.clone()))
+    Ok(Relay::new(settings, direct, db, sender, endpoints, (metrics.clone(), tracer.clone())))
 }
 
 /// How pooled connections are made.

@@ -48,6 +48,8 @@ pub struct Config {
     pub egress: Egress,
     /// The operator's seat.
     pub admin: Admin,
+    /// Where spans are exported to.
+    pub trace_endpoint: Option<String>,
     /// What is logged.
     pub log: Log,
     /// Subscriptions that are kept in step with the configuration.
@@ -241,6 +243,7 @@ impl Config {
         let http = Http::read(reader);
         let egress = Egress::read(reader);
         let admin = Admin::read(reader);
+        let trace_endpoint = trace_endpoint(reader);
         let log = Log::read(reader, overrides.verbosity);
         let subscriptions = subscription::read(reader);
         Ok(Config {
@@ -249,6 +252,7 @@ impl Config {
             http: http?,
             egress: egress?,
             admin: admin?,
+            trace_endpoint: trace_endpoint?,
             log: log?,
             subscriptions: subscriptions?,
         })
@@ -438,6 +442,15 @@ impl Admin {
             metrics_by_subscription: metrics_by_subscription?,
         })
     }
+}
+
+/// `trace.endpoint`
+fn trace_endpoint(reader: &mut Reader) -> Read<Option<String>> {
+    const ENDPOINT: &str = "an http: URL, as http://127.0.0.1:4318/v1/traces";
+    reader.parsed("trace.endpoint", ENDPOINT, |text| match url::Url::parse(text) {
+        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(text.to_owned()),
+        _ => Err(format!("expected {ENDPOINT}")),
+    })
 }
 
 impl Log {

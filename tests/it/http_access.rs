@@ -82,6 +82,26 @@ async fn what_is_no_token_is_refused_and_too_many_of_them_have_to_wait() {
     assert!(metrics.contains("outboxd_admin_auth_failures_total 4"), "{metrics}");
 }
 
+#[tokio::test]
+async fn no_operation_is_for_somebody_without_a_token() {
+    let (_db, _app, seat) = stage(&[]).await;
+    let document = seat.send("GET", "/openapi.json", &[], "").await.ok();
+    let mut asked = 0;
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let path = path.replace("{delivery_id}", "1-1").replace("{event_id}", "00000000-0000-0000-0000-000000000000");
+        let path = path
+            .replace("{type}", "a.b")
+            .replace("{name}", "retention")
+            .replace("{subscription_id}", "1")
+            .replace("{token_id}", "1");
+        for method in item.as_object().expect("operations").keys().filter(|name| *name != "parameters") {
+            seat.send(&method.to_uppercase(), &path, &[], "").await.problem(401);
+            asked += 1;
+        }
+    }
+    assert!(asked > 30);
+}
+
 /// All at once.
 async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut pending: Vec<_> = futures.map(Box::pin).collect();
