@@ -446,11 +446,13 @@ impl Admin {
 
 /// `trace.endpoint`
 fn trace_endpoint(reader: &mut Reader) -> Read<Option<String>> {
-    const ENDPOINT: &str = "an http: URL, as http://127.0.0.1:4318/v1/traces";
-    reader.parsed("trace.endpoint", ENDPOINT, |text| match url::Url::parse(text) {
-        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(text.to_owned()),
+    const ENDPOINT: &str = "an http: URL, as http://127.0.0.1:4318/v1/traces, or off";
+    let endpoint = reader.parsed("trace.endpoint", ENDPOINT, |text| match url::Url::parse(text) {
+        _ if text == "off" => Ok(None),
+        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(Some(text.to_owned())),
         _ => Err(format!("expected {ENDPOINT}")),
-    })
+    });
+    endpoint.and_then(|set| reader.required("trace.endpoint", set))
 }
 
 impl Log {

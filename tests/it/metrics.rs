@@ -1,6 +1,6 @@
 //! What is counted is what happened; readiness turns when delivery stalls.
 
-use crate::support::{Db, Seat, Session, Sink};
+use crate::support::{Daemon, Db, Seat, Session, Sink};
 use hyper::StatusCode;
 use outboxd::metrics::LATENCY_BOUNDS_S;
 use std::collections::HashMap;
@@ -232,4 +232,32 @@ async fn a_database_that_is_gone_makes_it_unready_and_leaves_it_alive() {
     assert!(found["outboxd_loop_age_seconds"] < 5.0, "the loop goes on");
     app.run("update pg_database set datallowconn = true where datname = current_database()").await;
     ready(&seat).await;
+}
+
+#[tokio::test]
+async fn systemd_hears_of_readiness_once_and_of_the_loop_also_while_the_database_is_gone() {
+    let db = Db::new().await;
+    let app = db.session().await;
+    let path = std::env::temp_dir().join(format!("outboxd-notify-{}-{}", std::process::id(), app.pid));
+    let socket = tokio::net::UnixDatagram::bind(&path).expect("a socket");
+    let hear = async || {
+        let mut text = [0; 256];
+        let heard = tokio::time::timeout(crate::support::PATIENCE, socket.recv(&mut text)).await;
+        String::from_utf8_lossy(&text[..heard.expect("in time").expect("a message")]).into_owned()
+    };
+    let daemon = Daemon::relay(&db.url(), "relay-1").set("NOTIFY_SOCKET", path.to_str().expect("UTF-8"));
+    let mut daemon = daemon.spawn().registered().await;
+    while !hear().await.contains("READY=1") {}
+    app.run("update pg_database set datallowconn = false where datname = current_database()").await;
+    app.run("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+        .await;
+    daemon.wait_for_log("the database cannot be reached").await;
+    for _ in 0..5 {
+        assert!(hear().await.contains("WATCHDOG=1"), "the loop goes on, and says nothing else");
+    }
+    app.run("update pg_database set datallowconn = true where datname = current_database()").await;
+    daemon.terminate();
+    while !hear().await.contains("STOPPING=1") {}
+    assert!(daemon.ended().await.success());
+    std::fs::remove_file(&path).expect("it goes");
 }

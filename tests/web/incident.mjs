@@ -13,12 +13,13 @@ const make = async (name, url, types) =>
 const id = await make("warehouse", warehouse.url, ["order.*"]);
 await make("billing", billing.url, ["order.paid"]);
 
-// A quiet shop, and then a deployment of the warehouse that goes wrong.
-await publish(60);
+// A quiet shop, and then a deployment of the warehouse that goes wrong. For the pictures it takes its time.
+const apart = process.env.OUTBOXD_PICTURES ? 1000 : 0;
+await publish(60, "order.paid", 3 * apart);
 await until("the quiet time", async () => warehouse.state.came.length === 60);
 warehouse.state.status = 500;
 warehouse.state.body = '{"error": "relation \\"stock\\" does not exist"}';
-await publish(60);
+await publish(60, "order.paid", apart);
 const failed = await until("the failures", async () => {
   const { data } = await call("GET", `/webhooks/${id}/deliveries?state=dead_letter&limit=200`);
   return data.length === 60 && data;
