@@ -432,13 +432,16 @@ CREATE FUNCTION outbox.pause(subscription_id bigint, reason text DEFAULT 'paused
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
--- Stops a subscription: nothing new is created or sent, what is outstanding waits. Pausing twice changes nothing.
+-- Stops a subscription: nothing new is created or sent, what is outstanding waits. Pausing twice changes nothing,
+-- but for what reconcile has paused: that is now by hand, and stays when the configuration names it again.
 declare
     s outbox.subscription := outbox_relay.require_subscription(pause.subscription_id, pause.tenant_id);
 begin
     if s.active or s.unsubscribed_at is not null then      -- the latter is refused by the trigger
         update outbox.subscription t set active = false, disabled_at = now(), disabled_reason = pause.reason
         where t.subscription_id = pause.subscription_id;
+    elsif s.disabled_reason = 'no longer in the configuration' then
+        update outbox.subscription t set disabled_reason = pause.reason where t.subscription_id = pause.subscription_id;
     end if;
 end
 $$;
@@ -737,9 +740,11 @@ CREATE FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval DE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- Gives a subscription a new secret, shown this once. The old ones go on signing beside it until the
--- overlap is over, so that the receiver can change at leisure.
+-- overlap is over, so that the receiver can change at leisure. Five at most: each is a signature in every request.
 declare
     created outbox.new_key;
+    live  bigint;
+    first_end timestamptz;
     s     outbox.subscription := outbox_relay.require_subscription(rotate_secret.subscription_id, rotate_secret.tenant_id);
     until timestamptz := now() + coalesce(rotate_secret.overlap, (select t.value::interval from outbox.setting t where t.name = 'secret_overlap'));
 begin
@@ -753,6 +758,12 @@ begin
     perform outbox_relay.require_unmanaged(s);
     update outbox.signing_key k set expires_at = least(k.expires_at, until)
     where k.subscription_id = s.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
+    select count(*), min(k.expires_at) into live, first_end from outbox.signing_key k
+    where k.subscription_id = s.subscription_id and k.revoked_at is null and k.expires_at > now();
+    if live >= 5 then
+        raise exception using errcode = 'OB018', message = format('subscription %s has 5 secrets that sign, and no more are allowed', s.subscription_id),
+            hint = format('Wait until %s, when the first of them expires, or end the overlap of all: overlap => ''0''.', first_end);
+    end if;
     -- The update makes a new version: relays load the keys anew.
     update outbox.subscription t set updated_at = now() where t.subscription_id = s.subscription_id;
     select k.new_secret, k.new_key_id into created from outbox_relay.add_key(s.subscription_id, s.signature, rotate_secret.secret) k;
@@ -2317,9 +2328,10 @@ begin
     end if;
     new_key_id := left(encode(sha256(convert_to(new_secret, 'UTF8')), 'hex'), 16);
     begin
-        insert into outbox.signing_key (subscription_id, key_id, algorithm, public_key)
+        -- Not now(): of two keys made in one transaction the first is the older, and signs first.
+        insert into outbox.signing_key (subscription_id, key_id, algorithm, public_key, created_at)
         values (add_key.subscription_id, new_key_id, case when public is null then 'hmac-sha256' else 'ed25519' end,
-            'whpk_' || encode(public, 'base64'));
+            'whpk_' || encode(public, 'base64'), clock_timestamp());
     exception when unique_violation then
         raise exception using errcode = 'OB015', message = 'the subscription has or had this secret already',
             hint = 'Rotate to a secret that was not used before, or leave secret out and one is made.';
@@ -2613,6 +2625,8 @@ CREATE FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text)
 -- means, or would do more. Values are not repeated in the error. Called by check_subscription.
 declare
     token constant text := '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$';        -- RFC 9110, 5.6.2
+    -- As servers see it that make _ of - for an application.
+    own   constant text := translate(lower(signature_header), '_', '-');
     h     record;
     bad   text;
     mend  text;
@@ -2623,14 +2637,15 @@ begin
         raise exception using errcode = 'OB016', message = 'headers has more than 32 entries or 8192 bytes',
             hint = 'Many receivers refuse larger heads. Put what belongs to the event into its payload.';
     end if;
-    for h in select e.key, e.value, lower(e.key) as name, count(*) over (partition by lower(e.key)) as times from jsonb_each(headers) e loop
+    for h in select e.key, e.value, n.name, count(*) over (partition by n.name) as times
+             from jsonb_each(headers) e cross join translate(lower(e.key), '_', '-') n (name) loop
         bad := case
             when h.key !~ token then 'is no header name'
-            when h.times > 1 then 'is there twice: names differ by more than case'
+            when h.times > 1 then 'is there twice: names differ by more than case, _ and -'
             when jsonb_typeof(h.value) <> 'string' then format('is a JSON %s, not a string', jsonb_typeof(h.value))
             when length(h.value #>> '{}') > 1000 then 'has a value of more than 1000 characters'
             when (h.value #>> '{}') !~ '^([\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?)?$' then 'has a value that is not printable ASCII, or begins or ends with a space'
-            when h.name in (lower(signature_header), lower(signature_header) || '-also') then 'is the signature_header of this subscription'
+            when h.name in (own, own || '-also') then 'is the signature_header of this subscription'
             end;
         mend := 'Use names of letters, digits and -, and values of printable ASCII.';
         if bad is null then
@@ -2645,8 +2660,9 @@ begin
 
     if signature_header !~ token then
         bad := 'is no header name';
-    elsif lower(signature_header) in ('webhook-id', 'webhook-timestamp', 'x-webhook-id', 'x-webhook-timestamp', 'x-timestamp',
-            'x-signature-key-id', 'x-github-event', 'x-github-delivery', 'accept', 'accept-encoding') or lower(signature_header) like '%-also' then
+    elsif own in ('webhook-id', 'webhook-timestamp', 'x-webhook-id', 'x-webhook-timestamp', 'x-timestamp',
+            'x-signature-key-id', 'x-github-event', 'x-github-delivery', 'accept', 'accept-encoding',
+            'authorization', 'cookie', 'cookie2', 'set-cookie', 'set-cookie2') or own like '%-also' then
         bad := 'is refused: requests use it for something else';
     else
         -- A signature may well stand where signatures stand, and is no secret.
@@ -2670,13 +2686,15 @@ CREATE FUNCTION outbox_relay.check_secret(signature text, secret text) RETURNS v
 -- says how to mend it without repeating it. Called by add_key, and when a subscription changes its profile.
 declare
     bare    text := btrim(secret, E' \t\r\n"''');
+    encoded text;
     decoded bytea;
     bad     text;
     mend    text;
 begin
     if starts_with(secret, 'whsk_') or starts_with(secret, 'whsec_') then
         begin
-            decoded := decode(substr(secret, position('_' in secret) + 1), 'base64');
+            encoded := substr(secret, position('_' in secret) + 1);
+            decoded := decode(encoded, 'base64');
         exception when others then
             decoded := null;
         end;
@@ -2695,6 +2713,9 @@ begin
         if not starts_with(secret, 'whsk_') then
             bad := 'is not a private key of ed25519';
             mend := 'standard-ed25519 signs with whsk_…; leave secret out and a pair is made, or use another signature profile.';
+        elsif secret !~ '^[\x21-\x7e]+$' then
+            bad := 'has a character that is not printable ASCII, or white space inside';
+            mend := 'Copy it whole and in one line, or leave secret out and a pair is made.';
         elsif decoded is null or octet_length(decoded) not in (32, 64) then
             bad := 'is not whsk_ with the base64 of 32 bytes (a seed) or 64 (a seed and its public key)';
             mend := 'Copy it whole, or leave secret out and a pair is made.';
@@ -2717,6 +2738,11 @@ begin
     elsif signature = 'standard' and octet_length(decoded) not between 24 and 64 then
         bad := format('has %s bytes behind whsec_', octet_length(decoded));
         mend := 'Standard Webhooks takes 24 to 64 bytes; leave secret out and one is made.';
+    end if;
+    -- decode() reads over white space, padding in the middle and stray last bits; the relay does not, nor do many receivers.
+    if bad is null and signature in ('standard', 'standard-ed25519') and encoded <> translate(encode(decoded, 'base64'), E'\n', '') then
+        bad := 'has base64 that strict decoders refuse: padding (=) inside, or a last character with bits that belong to no byte';
+        mend := 'Copy it whole, or encode its bytes anew, which leaves the receiver''s key as it is; or leave secret out and one is made.';
     end if;
     if bad is not null then
         raise exception using errcode = 'OB015', message = format('the secret %s', bad), hint = mend;
@@ -3650,7 +3676,9 @@ CREATE FUNCTION outbox_relay.guard_event() RETURNS void
 --
 -- AFTER, not BEFORE: a BEFORE ROW trigger would make COPY insert row by row. The condition is evaluated
 -- without calling a function of ours, and a row that meets it queues nothing. #> '{}' is the payload
--- itself, unpacked: a value copied from another table may arrive compressed, and would count as less.
+-- itself, unpacked: a value copied from another table may arrive compressed, and would count as less. The bounds
+-- of occurred_at are what RFC 3339 and the relay's clock can say, infinity is beyond them; written out with their
+-- zone they are constants, while a function of occurred_at would be called for every row.
 --
 -- Each statement reads its triggers' conditions anew from the catalog, so every clause costs and only what
 -- would harm a delivery stands here. With fifteen clauses an insert took 1.3 to 2 times the CPU of one
@@ -3666,7 +3694,7 @@ begin
         create or replace trigger event_acceptable after insert on outbox.event for each row
         when (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or new.tenant_id = ''
             or octet_length(new.type || new.tenant_id) > 256 or pg_column_size(new.payload #> '{}') > %s
-            or not isfinite(new.occurred_at) or new.xact <> pg_current_xact_id())
+            or new.occurred_at not between '0001-01-01 00:00:00+00' and '9999-12-30 22:00:00+00' or new.xact <> pg_current_xact_id())
         execute function outbox_relay.refuse_event()$ddl$,
         (select value::integer from outbox.setting where name = 'max_payload_bytes'));
     perform set_config('lock_timeout', before_lock, true);
@@ -3693,20 +3721,20 @@ CREATE FUNCTION outbox_relay.header_refusal(name text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 -- Why a request may not carry a header that the owner of a subscription has chosen; null if it may.
--- Called by check_headers.
+-- Called by check_headers. _ counts as -: CGI, WSGI, Rack and PHP hand both to an application under one name.
 select r.reason
 from (values
     (1, '^(host|content-.*|transfer-encoding|te|trailer|expect|range)$', 'it frames the request'),
-    (2, '^(connection|keep-alive|upgrade|proxy-.*)$', 'it is hop-by-hop: it speaks to the next proxy, not to the receiver'),
-    (3, '^(x-forwarded-.*|forwarded|via|x-real-ip|x-client-ip|true-client-ip|cf-connecting-ip|x-original-.*|x-rewrite-url|x-http-method.*)$',
+    (2, '^(connection|keep-alive|upgrade|proxy-.*|http2-settings|max-forwards)$', 'it is hop-by-hop: it speaks to the next proxy, not to the receiver'),
+    (3, '^(x-forwarded-.*|forwarded|via|x-real-ip|((x-|x-cluster-|fastly-|true-)?client|cf-connecting)-ip|x-envoy-external-address|x-original-.*|x-rewrite-url|x-http-method.*)$',
         'it says where a request comes from or goes, and proxies believe it'),
     (4, '^(metadata.*|x-metadata-.*|x-aws-ec2-.*|x-google-metadata-.*)$', 'it opens the metadata services of clouds'),
     (5, '^(webhook-.*|x-webhook-.*|x-signature.*|x-timestamp|x-hub-.*|x-github-.*|stripe-signature.*)$', 'it belongs to the signature profiles'),
     (6, '^(user-agent|traceparent|tracestate|date)$', 'outboxd sets it'),
-    (7, '^(authorization|cookie2?|set-cookie2?)$|(^|[-_])(api[-_]?keys?|auth|auth[-_]?key|token|access[-_]?key|secret|secret[-_]?key|password|passwd|credentials?|session([-_]?id)?)([-_]|$)',
+    (7, '^(authorization|cookie2?|set-cookie2?)$|(^|-)(auth|bearer|token|secret|password|passwd|credentials?|session(-?id)?|(api|auth|access|secret|private|signing|session|bearer)-?(keys?|tokens?))(-|$)',
         'it would carry a secret, which everybody could read who may look at subscriptions and attempts')
     ) r (nth, pattern, reason)
-where lower(header_refusal.name) ~ r.pattern
+where translate(lower(header_refusal.name), '_', '-') ~ r.pattern
 order by r.nth limit 1
 $_$;
 
@@ -4077,6 +4105,7 @@ COMMENT ON FUNCTION outbox_relay.queue_key(ordering_key text) IS 'An ordering ke
 CREATE FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean DEFAULT false) RETURNS TABLE(action text, tenant_id text, name text, detail text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
     AS $$
 -- Brings the subscriptions that the configuration manages into step with it, all or none, and says what it
 -- did, a row each; with dry_run what it would do, by doing it and undoing it. wanted is an array of objects with
@@ -4087,7 +4116,9 @@ CREATE FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run b
 -- What the configuration no longer names is paused, not unsubscribed: a file that could not be mounted must
 -- lose nothing. It is resumed when it is named again. What somebody has paused by hand stays paused. Without
 -- any entry nothing is managed and nothing is touched; nor is it in a database of another environment, where
--- the relay will hold.
+-- the relay will hold. Where somebody's open transaction is in the way it gives up with 55P03: outboxd run tries
+-- again until it is told to stop, and says each time why.
+-- A change of signature leaves only the secret of the configuration live; who verifies must change anyway.
 -- Called by outboxd run before it begins, and by outboxd check. One at a time.
 #variable_conflict use_column
 declare
@@ -4096,6 +4127,7 @@ declare
     s       outbox.subscription;
     d       outbox.subscription;        -- as it is to be
     changed text;
+    revoked boolean;
     key     text;
     made    bigint;
     did     text[];                     -- action, tenant, name, detail in turn
@@ -4112,10 +4144,10 @@ begin
         return next;
         return;
     end if;
-    perform pg_advisory_xact_lock(1869968482, 7);
     perform set_config('outbox.override_managed', 'on', true);
     perform set_config('outbox.actor', 'configuration', true);
     begin
+        perform pg_advisory_xact_lock(1869968482, 7);
         for w in select e.value from jsonb_array_elements(reconcile.wanted) e loop
             begin
                 d := null;
@@ -4158,13 +4190,23 @@ begin
                 key := left(encode(sha256(convert_to(w ->> 'secret', 'UTF8')), 'hex'), 16);
                 if not exists (select from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key
                         and k.expires_at is null and k.revoked_at is null) then
-                    if s.signature <> d.signature then
-                        -- The old secret may not fit the new profile: no overlap.
-                        update outbox.signing_key k set revoked_at = now() where k.subscription_id = s.subscription_id and k.revoked_at is null;
-                    end if;
                     changed := 'secret';
+                    -- It may be one that was used before.
+                    delete from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key;
                 else
                     changed := null;
+                end if;
+                revoked := false;
+                if changed is not null or s.signature <> d.signature then
+                    -- No other goes on under a new profile, which it may not fit; else those that rotate_secret has room for.
+                    update outbox.signing_key k set revoked_at = now()
+                    where k.subscription_id = s.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())
+                      and k.key_id <> key
+                      and k.key_id not in (
+                        select n.key_id from outbox.signing_key n
+                        where n.subscription_id = s.subscription_id and n.revoked_at is null and (n.expires_at is null or n.expires_at > now())
+                        order by n.created_at desc limit case when s.signature = d.signature then 4 else 0 end);
+                    revoked := found;
                 end if;
                 if (s.url, s.event_types, s.filter::text, s.headers, s.signature, s.signature_header, s.envelope, s.retry_policy, s.timeout,
                         s.max_in_flight, s.rate_limit, s.ordered, s.description, s.managed_by)
@@ -4178,8 +4220,6 @@ begin
                     where t.subscription_id = s.subscription_id;
                 end if;
                 if changed is not null then
-                    -- Back to one that was used before, or on to a new one.
-                    delete from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key;
                     perform outbox.rotate_secret(s.subscription_id, secret => w ->> 'secret');
                 end if;
                 -- Names of columns, never values.
@@ -4187,7 +4227,7 @@ begin
                     select string_agg(o.key, ', ' order by o.key)
                     from jsonb_each(to_jsonb(s)) o join jsonb_each(to_jsonb(d)) n on n.key = o.key and n.value <> o.value
                     where o.key in ('url', 'event_types', 'filter', 'headers', 'signature', 'signature_header', 'envelope', 'retry_policy', 'timeout',
-                        'max_in_flight', 'rate_limit', 'ordered', 'description')));
+                        'max_in_flight', 'rate_limit', 'ordered', 'description')), case when revoked then 'old secrets revoked' end);
                 if changed <> '' then
                     did := did || array['changed', d.tenant_id, d.name, changed];
                 end if;
@@ -4212,8 +4252,12 @@ begin
         if reconcile.dry_run then
             raise exception using errcode = 'OB099', message = 'undo';
         end if;
-    exception when sqlstate 'OB099' then       -- not OB000, which would mean the whole class
-        null;
+    exception
+        when sqlstate 'OB099' then      -- not OB000, which would mean the whole class
+            null;
+        when lock_not_available then
+            raise exception using errcode = 'lock_not_available', message = format('%s: somebody''s open transaction is in the way', sqlerrm),
+                hint = 'Commit it or roll it back: select pid, usename, state, query from pg_stat_activity where xact_start < now() - interval ''3 s'' order by xact_start.';
     end;
     perform set_config('outbox.override_managed', '', true);
     return query select did[i], did[i + 1], did[i + 2], did[i + 3] from generate_series(1, cardinality(did), 4) i;
@@ -4431,9 +4475,9 @@ begin
     elsif new.tenant_id = '' or octet_length(new.type || new.tenant_id) > 256 then
         raise exception using errcode = 'OB002', message = 'tenant_id is empty, or longer than 256 bytes together with the type',
             hint = 'Use a short identifier of the tenant, or leave it out for ''default''.';
-    elsif not isfinite(new.occurred_at) then
-        raise exception using errcode = 'OB005', message = 'occurred_at is infinite',
-            hint = 'RFC 3339, which receivers read, has no infinity; leave occurred_at out for now().';
+    elsif new.occurred_at not between '0001-01-01 00:00:00+00' and '9999-12-30 22:00:00+00' then
+        raise exception using errcode = 'OB005', message = 'occurred_at is infinite, before the year 1, or after 9999-12-30 22:00 UTC',
+            hint = 'RFC 3339, which receivers read, writes the years 1 to 9999; leave occurred_at out for now().';
     else
         raise exception using errcode = 'OB003',
             message = format('payload of %s bytes is over the limit of %s', pg_column_size(new.payload #> '{}'),
@@ -5640,7 +5684,7 @@ ALTER INDEX outbox_relay.finished_pkey ATTACH PARTITION outbox_relay.finished_s0
 
 ALTER INDEX outbox_relay.finished_dead_letter_idx ATTACH PARTITION outbox_relay.finished_s0_subscription_id_event_seq_idx;
 
-CREATE TRIGGER event_acceptable AFTER INSERT ON outbox.event FOR EACH ROW WHEN (((new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR (new.tenant_id = ''::text) OR (octet_length((new.type || new.tenant_id)) > 256) OR (pg_column_size((new.payload #> '{}'::text[])) > 1048576) OR (NOT isfinite(new.occurred_at)) OR (new.xact <> pg_current_xact_id()))) EXECUTE FUNCTION outbox_relay.refuse_event();
+CREATE TRIGGER event_acceptable AFTER INSERT ON outbox.event FOR EACH ROW WHEN (((new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR (new.tenant_id = ''::text) OR (octet_length((new.type || new.tenant_id)) > 256) OR (pg_column_size((new.payload #> '{}'::text[])) > 1048576) OR ((new.occurred_at < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (new.occurred_at > '9999-12-30 22:00:00+00'::timestamp with time zone)) OR (new.xact <> pg_current_xact_id()))) EXECUTE FUNCTION outbox_relay.refuse_event();
 
 COMMENT ON TRIGGER event_acceptable ON outbox.event IS 'Refuses an event that could not be delivered; an acceptable one costs no function call.';
 

@@ -9,7 +9,9 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+use tracing::warn;
+use zeroize::Zeroizing;
 
 /// Beyond this many the cache is emptied: memory is bounded by configuration, not by subscriptions.
 const CACHE_LIMIT: usize = 20_000;
@@ -105,10 +107,7 @@ impl Endpoints {
         if row.keys.is_empty() {
             return Err("the subscription has no live secret: rotate it with outbox.rotate_secret".into());
         }
-        let mut keys = Vec::with_capacity(row.keys.len());
-        for (key_id, secret, expires_at) in row.keys {
-            keys.push(Key::new(profile, key_id, &secret, expires_at).map_err(|e| e.to_string())?);
-        }
+        let keys = signers(profile, row.subscription_id, row.keys)?;
         let mut headers = HeaderMap::new();
         let named: BTreeMap<String, String> =
             serde_json::from_str(&row.headers).map_err(|_| "headers is not an object of strings".to_owned())?;
@@ -126,5 +125,29 @@ impl Endpoints {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Arc<Known>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keys that can sign. One that cannot, because it is older than a rule or was not written by our functions, must
+/// not silence the others: it is left out, and said so once for each version of the subscription.
+fn signers(
+    profile: Profile,
+    subscription_id: i64,
+    live: Vec<(String, Zeroizing<String>, Option<SystemTime>)>,
+) -> Result<Vec<Key>, String> {
+    let mut keys = Vec::with_capacity(live.len());
+    let mut refused = None;
+    for (key_id, secret, expires_at) in live {
+        match Key::new(profile, key_id.clone(), &secret, expires_at) {
+            Ok(key) => keys.push(key),
+            Err(error) => {
+                warn!(subscription_id, key_id, error = %error, "a key cannot sign and is left out");
+                refused = Some(error);
+            }
+        }
+    }
+    match refused {
+        Some(error) if keys.is_empty() => Err(error.to_string()),
+        _ => Ok(keys),
     }
 }

@@ -39,10 +39,19 @@ pub enum ReconcileError {
     Database(#[from] DbError),
 }
 
+impl ReconcileError {
+    /// Whether somebody's open transaction was in the way, and the same may go well once it has ended.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_locked_row())
+    }
+}
+
 /// Brings managed subscriptions into step with the configuration; with `dry_run` only says what it would do.
 ///
 /// # Errors
-/// If one of them is refused, or the database cannot be asked. Nothing was changed then.
+/// If one of them is refused, or the database cannot be asked. Nothing was changed then. An open transaction of
+/// somebody else's that is in the way for some seconds is an error of the database, see
+/// [`ReconcileError::is_passing`].
 pub async fn reconcile(client: &Client, config: &Config, dry_run: bool) -> Result<Vec<Change>, ReconcileError> {
     if config.subscriptions.is_empty() {
         return Ok(Vec::new());

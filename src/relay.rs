@@ -9,6 +9,7 @@
 //! all while results wait unrecorded. A backlog stays in the log, or as pending rows.
 
 mod leasing;
+mod observe;
 mod session;
 
 use crate::attempt;
@@ -16,7 +17,7 @@ use crate::config::ConnectSettings;
 use crate::db::{Db, DbError, HealthDelta, Tick};
 use crate::endpoint::Endpoints;
 use crate::lease::{Leased, Work};
-use crate::metrics::{Metrics, Pulse, Sample, Wakeup};
+use crate::metrics::{Metrics, Sample, Wakeup};
 use crate::record::{self, Attempt};
 use crate::send::Sender;
 use crate::trace::Tracer;
@@ -34,8 +35,6 @@ use tracing::{debug, error, info, warn};
 const RECORD_LIMIT: usize = 512;
 /// How often the database is told that the relay lives, and asked how things stand.
 const TICK: Duration = Duration::from_secs(1);
-/// How often a sample of the activity is kept, if there was any.
-const SAMPLE: Duration = Duration::from_secs(5);
 /// How often segments and retention are looked after.
 const MAINTAIN: Duration = Duration::from_secs(60);
 /// Between two looks at the log while a writer's open transaction keeps the relay from sleeping.
@@ -475,30 +474,6 @@ impl Relay {
             self.hold = tick.hold;
         }
         self.keep_or_leave_bell().await;
-    }
-
-    /// Tells the metrics, and by them `/readyz`, how the loop is.
-    fn note_turn(&self) {
-        let pulse = Pulse {
-            turned_at: Instant::now(),
-            is_connected: self.is_connected(),
-            is_stopping: self.drain_until.is_some(),
-        };
-        let unrecorded = self.results.len() + self.recording_count + self.held_up.len();
-        self.metrics.turned(pulse, self.attempts.len(), unrecorded, self.settings.concurrency);
-        self.db.note_pool();
-    }
-
-    /// What was done since the last sample, if it is time for one and something was.
-    fn take_sample(&mut self, now: Instant) -> Option<(Duration, Sample)> {
-        let span = now.duration_since(self.sampled_at);
-        if span < SAMPLE && self.drain_until.is_none() {
-            return None;
-        }
-        let totals = self.metrics.totals();
-        let sample = totals.since(&self.sampled);
-        (self.sampled, self.sampled_at) = (totals, now);
-        sample.map(|sample| (span, sample))
     }
 
     fn due_within(&mut self, wait: Duration) {

@@ -91,7 +91,7 @@ pub async fn run(config: Config) -> Exit {
 /// What takes part in the traces of events.
 fn tracer(config: &Config) -> Result<Tracer, String> {
     match &config.trace_endpoint {
-        None => Ok(Tracer::default()),
+        None => Ok(Tracer::off()),
         #[cfg(feature = "otlp")]
         Some(endpoint) => Tracer::to(endpoint, &config.relay.name).map_err(|e| format!("trace.endpoint: {e}")),
         #[cfg(not(feature = "otlp"))]

@@ -35,6 +35,8 @@ enum Form {
     Boolean,
 }
 
+const WITHOUT_NUL: &str = "text without NUL characters";
+
 const KEYS: [(&str, Form); 18] = [
     ("name", Form::Text),
     ("tenant_id", Form::Text),
@@ -111,7 +113,7 @@ fn from_block(mut block: Dict) -> Result<Subscription, Vec<(String, String)>> {
     let (name, tenant_id) = (take("name"), take("tenant_id").unwrap_or_else(|| "default".to_owned()));
     let secret = match (take("secret"), take("secret_file")) {
         (Some(secret), None) => Some(Secret::new(secret)),
-        (None, Some(path)) => match read_secret_file(&path) {
+        (None, Some(path)) => match secret_of_file(&path) {
             Ok(secret) => Some(secret),
             Err(message) => {
                 problems.push(("secret_file".to_owned(), message));
@@ -122,6 +124,7 @@ fn from_block(mut block: Dict) -> Result<Subscription, Vec<(String, String)>> {
             problems.push(("secret".to_owned(), "secret_file is set too; set one of them".to_owned()));
             None
         }
+        (None, None) if problems.iter().any(|(noted, _)| noted.starts_with("secret")) => None,
         (None, None) => {
             let message = "is not set; set secret or secret_file, because nobody would be shown one that is made";
             problems.push(("secret".to_owned(), message.to_owned()));
@@ -145,9 +148,29 @@ fn from_block(mut block: Dict) -> Result<Subscription, Vec<(String, String)>> {
     }
 }
 
+/// PostgreSQL has no such character in a text. It would refuse all blocks for one, and its log would repeat what
+/// stands around it, which may be a secret.
+fn has_nul(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::String(text) => text.contains('\0'),
+        serde_json::Value::Array(entries) => entries.iter().any(has_nul),
+        serde_json::Value::Object(entries) => entries.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        _ => false,
+    }
+}
+
+fn secret_of_file(path: &str) -> Result<Secret, String> {
+    let secret = read_secret_file(path)?;
+    if secret.expose().contains('\0') { Err(format!("the file is no {WITHOUT_NUL}")) } else { Ok(secret) }
+}
+
 impl Form {
     /// The value as JSON, or what was expected.
     fn read(&self, value: Value) -> Result<serde_json::Value, &'static str> {
+        self.convert(value).and_then(|value| if has_nul(&value) { Err(WITHOUT_NUL) } else { Ok(value) })
+    }
+
+    fn convert(&self, value: Value) -> Result<serde_json::Value, &'static str> {
         match (self, value) {
             (Self::Text, Value::String(_, text)) if !text.is_empty() => Ok(text.into()),
             (Self::Text, _) => Err("a text"),
@@ -168,6 +191,9 @@ impl Form {
             }
             (Self::Duration, _) => Err("a duration with its unit, as \"15s\""),
             (Self::Number, Value::Num(_, number)) => match number {
+                // JSON has neither: they would become null, no limit.
+                Num::F64(number) if !number.is_finite() => Err("a finite number"),
+                Num::F32(number) if !number.is_finite() => Err("a finite number"),
                 Num::F64(number) => Ok(json!(number)),
                 Num::F32(number) => Ok(json!(number)),
                 number => number.to_i128().and_then(|n| i64::try_from(n).ok()).map(|n| json!(n)).ok_or("a number"),
@@ -188,7 +214,7 @@ fn from_variables(reader: &mut Reader) -> Read<Vec<Subscription>> {
     let secret = match (reader.variable("WEBHOOK_SECRET"), reader.variable("WEBHOOK_SECRET_FILE")) {
         (Some(_), Some(_)) => Err(refuse(reader, "WEBHOOK_SECRET", "WEBHOOK_SECRET_FILE is set too; set one of them")),
         (Some(secret), None) => Ok(Secret::new(secret)),
-        (None, Some(path)) => match read_secret_file(&path) {
+        (None, Some(path)) => match secret_of_file(&path) {
             Ok(secret) => Ok(secret),
             Err(message) => Err(refuse(reader, "WEBHOOK_SECRET_FILE", &message)),
         },
@@ -208,9 +234,15 @@ fn from_variables(reader: &mut Reader) -> Read<Vec<Subscription>> {
             _ => complete = Err(refuse(reader, name, &format!("expected a whole number from {least} to {most}"))),
         }
     }
+    let urls: Vec<&str> = urls.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+    if urls.is_empty() {
+        let message = "names no URL; list them with commas between, or leave the variable out";
+        complete = Err(refuse(reader, "WEBHOOK_URLS", message));
+    } else if urls.iter().collect::<BTreeSet<_>>().len() < urls.len() {
+        complete = Err(refuse(reader, "WEBHOOK_URLS", "names the same URL twice; each would get every event once"));
+    }
     let (secret, ()) = (secret?, complete?);
     common.insert("event_types".to_owned(), json!(["*"]));
-    let urls = urls.split(',').map(str::trim).filter(|url| !url.is_empty());
     let of_url = |url: &str| {
         let mut definition = common.clone();
         definition.insert("url".to_owned(), url.into());
@@ -218,5 +250,5 @@ fn from_variables(reader: &mut Reader) -> Read<Vec<Subscription>> {
         let name = format!("webhook-{}", &hex::encode(Sha256::digest(url))[..8]);
         Subscription { tenant_id: "default".to_owned(), name, secret: secret.clone(), definition }
     };
-    Ok(urls.map(of_url).collect())
+    Ok(urls.into_iter().map(of_url).collect())
 }

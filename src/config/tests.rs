@@ -154,7 +154,7 @@ fn an_unknown_key_is_named_with_its_source() {
     assert!(problems[1].message.contains("batch,"), "{}", problems[1]);
     assert_eq!(
         problems[2].message,
-        "there is no such section; there are admin, database, egress, http, log, relay, subscription"
+        "there is no such section; there are admin, database, egress, http, log, relay, subscription, trace"
     );
 }
 
@@ -366,12 +366,26 @@ fn a_block_becomes_the_arguments_of_subscribe() {
 #[test]
 fn what_is_wrong_with_a_block_is_named_without_its_values() {
     const GOOD: &str = "[[subscription]]\nname = \"a\"\nurl = \"https://a.example.com/\"\nevent_types = [\"*\"]\nsecret = \"hunter2hunter2\"\n";
+    let with_nul = TempFile::new("nul-secret", "hunter2\0hunter2\n");
     let cases = [
         (format!("{GOOD}colour = \"hunter2\"\n"), "subscription[1].colour", "unknown key"),
         (format!("{GOOD}timeout = 15\n"), "subscription[1].timeout", "a duration with its unit"),
         (format!("{GOOD}ordered = \"hunter2\"\n"), "subscription[1].ordered", "true or false"),
         (format!("{GOOD}max_in_flight = \"hunter2\"\n"), "subscription[1].max_in_flight", "a number"),
         (format!("{GOOD}headers = [\"hunter2\"]\n"), "subscription[1].headers", "a table of texts"),
+        (format!("{GOOD}rate_limit = inf\n"), "subscription[1].rate_limit", "a finite number"),
+        (format!("{GOOD}rate_limit = -nan\n"), "subscription[1].rate_limit", "a finite number"),
+        // PostgreSQL's log would repeat what stands around it.
+        (format!("{GOOD}description = \"\\u0000hunter2\"\n"), "subscription[1].description", "without NUL"),
+        (format!("{GOOD}headers = {{ \"X-A\" = \"\\u0000hunter2\" }}\n"), "subscription[1].headers", "without NUL"),
+        (format!("{GOOD}headers = {{ \"\\u0000\" = \"hunter2\" }}\n"), "subscription[1].headers", "without NUL"),
+        (GOOD.replace("[\"*\"]", "[\"a\", \"\\u0000\"]"), "subscription[1].event_types", "without NUL"),
+        (GOOD.replace("hunter2hunter2", "hunter2\\u0000hunter2"), "subscription[1].secret", "without NUL"),
+        (
+            GOOD.replace("secret = \"hunter2hunter2\"", &format!("secret_file = \"{}\"", with_nul.path())),
+            "subscription[1].secret_file",
+            "without NUL",
+        ),
         (GOOD.replace("[\"*\"]", "\"hunter2\""), "subscription[1].event_types", "a list of texts"),
         (format!("{GOOD}secret_file = \"hunter2\"\n"), "subscription[1].secret", "set one of them"),
         (
@@ -391,6 +405,7 @@ fn what_is_wrong_with_a_block_is_named_without_its_values() {
         let [problem] = problems.as_slice() else { panic!("one problem in {text}: {problems:?}") };
         assert_eq!(problem.key.as_deref(), Some(*key), "{text}");
         assert!(problem.message.contains(message), "{}", problem.message);
+        assert!(!problem.message.contains("hunter2"), "{}", problem.message);
     }
 }
 
@@ -412,17 +427,20 @@ fn a_few_variables_stand_for_blocks() {
     let turned = [("WEBHOOK_URLS", "https://b.example.com/y,https://a.example.com/x"), variables[1]];
     assert_eq!(load(None, &with_database(&turned)).expect("valid").subscriptions[1].name, a.name);
 
-    for (changed, key) in [
-        (("WEBHOOK_SECRET", ""), "WEBHOOK_URLS"),
-        (("WEBHOOK_SECRET_FILE", "/hunter2"), "WEBHOOK_SECRET"),
-        (("WEBHOOK_TIMEOUT_MS", "soon"), "WEBHOOK_TIMEOUT_MS"),
-        (("WEBHOOK_MAX_RETRIES", "-1"), "WEBHOOK_MAX_RETRIES"),
-        (("WEBHOOK_URLS", "https://a.example.com/x,https://a.example.com/x"), "WEBHOOK_URLS"),
+    let url = "https://a.example.com/x";
+    for (changed, key, message) in [
+        (("WEBHOOK_SECRET", ""), "WEBHOOK_URLS", "needs WEBHOOK_SECRET"),
+        (("WEBHOOK_SECRET_FILE", "/hunter2"), "WEBHOOK_SECRET", "set one of them"),
+        (("WEBHOOK_TIMEOUT_MS", "soon"), "WEBHOOK_TIMEOUT_MS", "a whole number"),
+        (("WEBHOOK_MAX_RETRIES", "-1"), "WEBHOOK_MAX_RETRIES", "a whole number"),
+        (("WEBHOOK_URLS", &format!("{url}, {url}")), "WEBHOOK_URLS", "the same URL twice"),
+        (("WEBHOOK_URLS", " , "), "WEBHOOK_URLS", "names no URL"),
     ] {
         let environment: Vec<_> =
             variables.into_iter().filter(|(name, _)| *name != changed.0).chain([changed]).collect();
         let problems = refused(None, &with_database(&environment));
-        assert_eq!(problems[0].key.as_deref(), Some(key), "{problems:?}");
+        assert!(problems.len() == 1 && problems[0].key.as_deref() == Some(key), "{problems:?}");
+        assert!(problems[0].message.contains(message), "{problems:?}");
     }
     // Without URLs the others mean somebody else.
     assert!(load(None, &with_database(&variables[1..])).expect("valid").subscriptions.is_empty());

@@ -14,10 +14,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Takes part in the traces of events. Cheap to clone; without an endpoint it takes none.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tracer(Option<Arc<BatchSpanProcessor>>);
 
 impl Tracer {
+    /// One that takes no part.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
     /// Exports to a collector, as `http://127.0.0.1:4318/v1/traces`, in the name of this relay.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use ring::hmac;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,12 +21,16 @@ const RECEIVERS: [(&str, &str, &[&str]); 6] = [
     ("Rust, axum", "target/debug/examples/receiver", &[]),
 ];
 
+/// What no receiver may verify with: absent, empty, cut off, or short enough to be guessed.
+const NO_SECRETS: [Option<&str>; 6] =
+    [None, Some(""), Some("whsec_"), Some("abc"), Some("whsec_****"), Some("whsec_AQEBAQEBAQEBAQEBAQEBAQ==")];
+
 /// Delivers to each what it should take, and forges what it should not.
 pub(crate) async fn run(stage: &Stage, verdict: &mut Verdict) {
     println!("\nexamples/receivers");
     for (name, program, arguments) in RECEIVERS {
         let secret = format!("whsec_{}", BASE64.encode([7; 32]));
-        match Receiver::start(program, arguments, &secret) {
+        match Receiver::start(program, arguments, Some(&secret)) {
             None => verdict.skip(format!("{name}: {program} is missing, or its server did not start")),
             Some(receiver) => match exercise(stage, &receiver, &secret).await {
                 Ok(slowest_ms) => println!(
@@ -33,6 +38,13 @@ pub(crate) async fn run(stage: &Stage, verdict: &mut Verdict) {
                 ),
                 Err(what) => verdict.fail(format!("{name}: {what}; it wrote {:?}", receiver.written())),
             },
+        }
+        for bad in NO_SECRETS {
+            // Most do not start at all.
+            let taken = Receiver::start(program, arguments, bad).and_then(|receiver| receiver.takes_a_forgery());
+            if let Some(forgery) = taken {
+                verdict.fail(format!("{name}: with the secret {bad:?} it took what was signed with {forgery}"));
+            }
         }
     }
 }
@@ -42,10 +54,13 @@ struct Receiver {
     child: Child,
     address: SocketAddr,
     written: Arc<Mutex<String>>,
+    /// Where PHP keeps the ids it has seen.
+    seen: PathBuf,
 }
 
 impl Receiver {
-    fn start(program: &str, arguments: &[&str], secret: &str) -> Option<Self> {
+    /// `None` if it does not start, or ends at once.
+    fn start(program: &str, arguments: &[&str], secret: Option<&str>) -> Option<Self> {
         // Free now, and nobody else here takes it in the moment until it is bound again.
         let address = TcpListener::bind(("127.0.0.1", 0)).ok()?.local_addr().ok()?;
         let port = address.port().to_string();
@@ -54,7 +69,8 @@ impl Receiver {
         let mut child = Command::new(program)
             .args(arguments.iter().map(|argument| argument.replace("{port}", &port)))
             .env("PORT", &port)
-            .env("WEBHOOK_SECRET", secret)
+            .env_remove("WEBHOOK_SECRET")
+            .envs(secret.map(|secret| ("WEBHOOK_SECRET", secret)))
             .env("SEEN_DIR", &seen)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -68,10 +84,10 @@ impl Receiver {
                 text.lock().expect("no panic while reading").push_str(&(line + "\n"));
             }
         });
-        let receiver = Self { child, address, written };
+        let mut receiver = Self { child, address, written, seen };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
-            if began.elapsed() > Duration::from_secs(20) {
+            if began.elapsed() > Duration::from_secs(20) || receiver.child.try_wait().ok()?.is_some() {
                 return None;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -89,15 +105,19 @@ impl Receiver {
     }
 
     /// Posts a request of our own; the status.
-    fn post(&self, secret: &str, id: &str, sent_at: u64, body: &str) -> Option<u16> {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &BASE64.decode(secret.strip_prefix("whsec_")?).ok()?);
+    fn post(&self, key: &[u8], id: &str, sent_at: u64, body: &str) -> Option<u16> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
         let signature = BASE64.encode(hmac::sign(&key, format!("{id}.{sent_at}.{body}").as_bytes()));
+        self.post_as(&format!("v1,{signature}"), id, sent_at, body)
+    }
+
+    fn post_as(&self, signature: &str, id: &str, sent_at: u64, body: &str) -> Option<u16> {
         let mut stream = TcpStream::connect(self.address).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
         write!(
             stream,
             "POST /webhooks HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             webhook-id: {id}\r\nwebhook-timestamp: {sent_at}\r\nwebhook-signature: v1,{signature}\r\n\r\n{body}",
+             webhook-id: {id}\r\nwebhook-timestamp: {sent_at}\r\nwebhook-signature: {signature}\r\n\r\n{body}",
             self.address,
             body.len()
         )
@@ -107,12 +127,22 @@ impl Receiver {
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
     }
+
+    /// What it takes for signed though nobody has a secret.
+    fn takes_a_forgery(&self) -> Option<&'static str> {
+        let forgeries: [(&str, &[u8]); 2] = [("the empty key", b""), ("a short key", &[1; 16])];
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let body = r#"{"id":"forged","type":"order.created"}"#;
+        let taken = |key: &[u8]| matches!(self.post(key, "forged", now, body), Some(200..=299));
+        forgeries.into_iter().find(|(_, key)| taken(key)).map(|(what, _)| what)
+    }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.seen);
     }
 }
 
@@ -158,25 +188,42 @@ async fn exercise(stage: &Stage, receiver: &Receiver, secret: &str) -> Result<i3
     }
 
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|e| e.to_string())?.as_secs();
-    let other = format!("whsec_{}", BASE64.encode([8; 32]));
+    let key = BASE64.decode(&secret["whsec_".len()..]).map_err(|e| e.to_string())?;
     let body = r#"{"id":"forged","type":"order.created"}"#;
-    for (what, secret, sent_at) in [
-        ("another secret", other.as_str(), now),
-        ("a time long ago", secret, now - 600),
-        ("a time to come", secret, now + 600),
+    for (what, key, sent_at) in [
+        ("another secret", [8; 32].as_slice(), now),
+        ("the empty key", b"", now),
+        ("a time long ago", &key, now - 600),
+        ("a time to come", &key, now + 600),
     ] {
-        match receiver.post(secret, "forged", sent_at, body) {
+        match receiver.post(key, "forged", sent_at, body) {
             Some(400..=499) => {}
             status => return Err(format!("a request with {what} was answered {status:?}")),
         }
     }
-    match receiver.post(secret, "made-by-hand", now, r#"{"id":"made-by-hand","type":"order.created"}"#) {
+    for garbage in ["garbage", "v1,a,b", "v1,!", ","] {
+        match receiver.post_as(garbage, "forged", now, body) {
+            Some(400..=499) => {}
+            status => return Err(format!("the signature {garbage:?} was answered {status:?}")),
+        }
+    }
+    match receiver.post(&key, "made-by-hand", now, r#"{"id":"made-by-hand","type":"order.created"}"#) {
         Some(200..=299) => {}
         status => return Err(format!("a good request was answered {status:?}")),
     }
     let processed: Vec<usize> = ids.iter().map(|id| receiver.processed(id)).collect();
     if processed != [1, 1] || receiver.processed("forged") > 0 {
         return Err(format!("processed {processed:?} times, forged {}", receiver.processed("forged")));
+    }
+    // As on a full disk: what cannot be noted must not be answered as if it were.
+    let _ = std::fs::remove_dir_all(&receiver.seen);
+    let taken = receiver.post(&key, "unnoted", now, r#"{"id":"unnoted","type":"order.created"}"#);
+    let began = Instant::now();
+    while matches!(taken, Some(200..=299)) && receiver.processed("unnoted") == 0 {
+        if began.elapsed() > PATIENCE / 60 {
+            return Err("an event that could not be noted was answered, and not processed".into());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let slowest: i32 = stage
         .one(&format!("select max(latency_ms) from outbox.attempt where subscription_id = {}", endpoint.id))

@@ -161,6 +161,43 @@ async fn what_is_named_again_goes_on_and_what_somebody_paused_stays_paused() {
 }
 
 #[tokio::test]
+async fn what_was_paused_by_hand_after_it_left_the_file_stays_paused() {
+    let (db, session) = stage().await;
+    let (a, b) = (block("a", "https://a.example.com/", SECRET, ""), block("b", "https://b.example.com/", SECRET, ""));
+    let file = File::new(&db, &[a.clone(), b.clone()].concat());
+    file.start_and_stop(&db).await;
+    file.rewrite(&a);
+    let mut relay = file.outboxd(&db, &["run"]).spawn().registered().await;
+    let log = relay.log();
+    let line = log.lines().find(|line| line.contains("default/b")).expect("it says so");
+    assert!(line.contains("WARN") && line.contains("paused"), "{line}");
+    relay.terminate();
+    relay.ended().await;
+    session
+        .run("select outbox.pause(subscription_id, reason => 'broken') from outbox.subscription where name = 'b'")
+        .await;
+    file.rewrite(&[a, b].concat());
+    file.start_and_stop(&db).await;
+    let reason: Option<String> = session.one("select disabled_reason from outbox.subscription where name = 'b'").await;
+    assert_eq!(reason.as_deref(), Some("broken"));
+    assert!(!subscriptions(&session).await[1].1);
+}
+
+#[tokio::test]
+async fn the_owner_of_the_schema_can_release_a_subscription() {
+    let (db, session) = stage().await;
+    let (a, b) = (block("a", "https://a.example.com/", SECRET, ""), block("b", "https://b.example.com/", SECRET, ""));
+    let file = File::new(&db, &[a.clone(), b].concat());
+    file.start_and_stop(&db).await;
+    session.run("update outbox.subscription set managed_by = null where name = 'b'").await;
+    file.rewrite(&a);
+    file.start_and_stop(&db).await;
+    assert!(subscriptions(&session).await[1].1, "it is nobody's to pause");
+    let id: i64 = session.one("select subscription_id from outbox.subscription where name = 'b'").await;
+    db.session_as("outbox_operator").await.run(&format!("select outbox.unsubscribe({id})")).await;
+}
+
+#[tokio::test]
 async fn nobody_changes_by_hand_what_the_file_manages_without_saying_so() {
     let (db, session) = stage().await;
     let file = File::new(&db, &block("a", "https://a.example.com/", SECRET, ""));
@@ -240,6 +277,67 @@ async fn a_change_of_profile_takes_the_new_secret_at_once() {
     file.start_and_stop(&db).await;
     let profile: String = session.one("select signature from outbox.subscription").await;
     assert_eq!(profile, "github");
+}
+
+#[tokio::test]
+async fn a_change_of_profile_ends_the_overlap_of_secrets_of_another_form() {
+    let (db, session) = stage().await;
+    let url = "https://a.example.com/";
+    let file = File::new(&db, &block("a", url, "a-secret-of-plain-text", "signature = \"github\""));
+    file.start_and_stop(&db).await;
+    file.rewrite(&block("a", url, SECRET, "signature = \"github\""));
+    file.start_and_stop(&db).await;
+    file.rewrite(&block("a", url, SECRET, ""));
+    let diff = file.outboxd(&db, &["check", "--diff"]).output().await;
+    assert!(diff.printed.contains("~ default/a changed: signature, old secrets revoked"), "{}", diff.printed);
+    file.start_and_stop(&db).await;
+    let live: Vec<String> = session.one("select secrets from outbox_relay.load_subscriptions(array(select subscription_id from outbox.subscription))").await;
+    assert_eq!(live, [SECRET]);
+}
+
+#[tokio::test]
+async fn a_file_that_rotates_often_makes_room_for_its_secret() {
+    let (_db, session) = stage().await;
+    let mut last = String::new();
+    for n in 0..8 {
+        let wanted = format!(
+            r#"[{{"name": "a", "url": "https://a.example.com/", "event_types": ["*"], "signature": "github", "secret": "a-secret-of-plain-text-{n}"}}]"#
+        );
+        last = session
+            .one_of(
+                "select concat_ws(' ', action, detail) from outbox_relay.reconcile('production', $1::text::jsonb)",
+                &[&wanted],
+            )
+            .await;
+    }
+    assert_eq!(last, "changed secret, old secrets revoked");
+    let live: Vec<String> = session.one("select secrets from outbox_relay.load_subscriptions(array(select subscription_id from outbox.subscription))").await;
+    assert_eq!(live, [3, 4, 5, 6, 7].map(|n| format!("a-secret-of-plain-text-{n}")));
+}
+
+#[tokio::test]
+async fn a_start_waits_for_an_open_transaction_and_can_be_stopped_meanwhile() {
+    let (db, session) = stage().await;
+    let file = File::new(&db, &block("a", "https://a.example.com/", SECRET, ""));
+    file.start_and_stop(&db).await;
+    file.rewrite(&block("a", "https://b.example.com/", SECRET, ""));
+    let operator = db.session().await;
+    operator.run("begin; update outbox.subscription set description = 'for a while'").await;
+
+    let mut stopped = file.outboxd(&db, &["run"]).spawn();
+    session.wait_until("select exists (select from pg_locks where not granted)").await;
+    stopped.terminate();
+    assert!(stopped.ended().await.success());
+
+    let mut waiting = file.outboxd(&db, &["run"]).spawn();
+    waiting.wait_for_log("pg_stat_activity").await;
+    assert!(waiting.log().contains("default/a") && waiting.log().contains("55P03"), "{}", waiting.log());
+    let check = file.outboxd(&db, &["check"]).output().await;
+    assert!(check.code == Some(1) && check.printed.contains("pg_stat_activity"), "{check:?}");
+    operator.run("rollback").await;
+    let _relay = waiting.registered().await;
+    let url: String = session.one("select url from outbox.subscription").await;
+    assert_eq!(url, "https://b.example.com/");
 }
 
 #[tokio::test]

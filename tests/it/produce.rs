@@ -1,6 +1,7 @@
 //! Producing: what an application may insert, how it is refused, and when the doorbell rings.
 
 use crate::support::{Db, expect_error};
+use std::time::SystemTime;
 
 /// The lock that a relay holds while it sleeps, see `outbox_relay.ring`.
 const DOOR: &str = "1869968482, 1";
@@ -138,7 +139,7 @@ async fn a_key_of_a_transaction_that_rolled_back_is_free_for_who_waited() {
 }
 
 /// What is refused, by `publish` and by a plain insert alike: column, value in SQL, SQLSTATE.
-const UNACCEPTABLE: [(&str, &str, &str); 12] = [
+const UNACCEPTABLE: [(&str, &str, &str); 16] = [
     ("type", "''", "OB001"),
     ("type", "'order..created'", "OB001"),
     ("type", "'.order'", "OB001"),
@@ -151,6 +152,11 @@ const UNACCEPTABLE: [(&str, &str, &str); 12] = [
     ("payload", "to_jsonb(repeat('x', 1048600))", "OB003"),
     ("occurred_at", "'infinity'", "OB005"),
     ("occurred_at", "'-infinity'", "OB005"),
+    // What RFC 3339, or the relay's own clock, cannot say.
+    ("occurred_at", "'0001-12-31 23:59:59.999999+00 BC'", "OB005"),
+    ("occurred_at", "'4714-11-24 00:00:00+00 BC'", "OB005"),
+    ("occurred_at", "'9999-12-30 22:00:00.000001+00'", "OB005"),
+    ("occurred_at", "'294276-12-31 00:00:00+00'", "OB005"),
 ];
 
 /// What `publish` refuses besides; in a plain insert it would harm no delivery, and each condition costs.
@@ -192,9 +198,15 @@ async fn the_edges_of_what_is_acceptable_are_accepted() {
     app.run(
         "insert into outbox.event (type, payload, tenant_id, ordering_key, occurred_at, metadata, priority) values
             (repeat('x', 128), 'null', repeat('x', 128), repeat('k', 255), '0001-01-01 00:00:00+00', '{}', -32768),
-            ('A-b_9.c', '[]', 'Zürich & Söhne', '', '9999-12-31 00:00:00+00', null, 32767)",
+            ('A-b_9.c', '[]', 'Zürich & Söhne', '', '9999-12-30 22:00:00+00', null, 32767)",
     )
     .await;
+    for (year, at) in
+        ["0001", "9999"].iter().zip(app.all::<SystemTime>("select occurred_at from outbox.event order by 1").await)
+    {
+        let written = jiff::Timestamp::try_from(at).expect("a relay can write it").to_string();
+        assert!(written.starts_with(year) && written.ends_with('Z'), "{written}");
+    }
 }
 
 #[tokio::test]

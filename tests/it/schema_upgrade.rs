@@ -15,6 +15,8 @@ fn dump(db: &Db) -> String {
     let program = bin_dir().join("pg_dump");
     let output = Command::new(&program)
         .args(["--schema-only", "--no-owner", "--dbname", &db.url()])
+        // Constants of time are printed in the session's zone.
+        .env("PGTZ", "UTC")
         .output()
         .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

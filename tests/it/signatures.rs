@@ -37,6 +37,12 @@ async fn a_secret_that_is_none_is_refused_with_the_mend() {
         ("standard", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLa!!".to_owned(), "else than base64", "Copy it whole"),
         ("standard", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwAA".to_owned(), "else than base64", "padding"),
         ("standard", "whsec_c2hvcnRzaG9ydA==".to_owned(), "has 10 bytes", "24 to 64"),
+        // Base64 that PostgreSQL reads, and a strict decoder does not.
+        ("standard", format!("{whsec}AB=="), "strict decoders", "encode its bytes anew"),
+        ("standard", format!("{whsec}AA==AAAA"), "strict decoders", "encode its bytes anew"),
+        ("standard-ed25519", format!("whsk_{}t=", &SEED[..42]), "strict decoders", "encode its bytes anew"),
+        ("standard-ed25519", format!("whsk_{} {}", &SEED[..20], &SEED[20..]), "printable ASCII", "Copy it whole"),
+        ("standard-ed25519", format!("whsk_{}\n{}", &SEED[..20], &SEED[20..]), "printable ASCII", "Copy it whole"),
         ("github", "short".to_owned(), "5 characters", "16 to 512"),
         // A profile that does not fit the key.
         ("standard-ed25519", whsec.to_owned(), "not a private key", "another signature profile"),
@@ -187,6 +193,51 @@ async fn during_an_overlap_receivers_with_either_secret_accept() {
     }
 }
 
+/// Secrets that were kept before a rule came, or were not written by our functions.
+#[tokio::test]
+async fn a_key_that_cannot_sign_does_not_silence_the_others() {
+    let db = Db::new().await;
+    let session = db.session().await;
+    session.allow_http().await;
+    let sink = Sink::accepting().await;
+    let endpoint = session.endpoint(&sink.url("/in"), "").await;
+    let new: String = session.one(&format!("select (outbox.rotate_secret({})).key_id", endpoint.id)).await;
+    let spoil = "update outbox_relay.signing_secret set secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwAB==' where key_id = $1";
+    session.execute(spoil, &[&endpoint.key_id]).await.expect("spoilt");
+    session.insert("a", "{}").await;
+    let mut relay = Daemon::on(&db).await;
+    session.wait_for_state(endpoint.id, "succeeded", 1).await;
+    let signed: Vec<String> = session.one("select key_ids from outbox.attempt").await;
+    assert_eq!(signed, [new.as_str()]);
+    relay.wait_for_log(&endpoint.key_id).await;
+    assert_eq!(relay.log().matches(&endpoint.key_id).count(), 1, "it is said once");
+    assert!(!relay.log().contains("MfKQ9r8"), "{}", relay.log());
+
+    // Without any other, the attempt says why there is none.
+    session.execute(spoil, &[&new]).await.expect("spoilt");
+    session.run("update outbox.subscription set description = 'another version'").await;
+    session.insert("b", "{}").await;
+    session.wait_until("select count(*) > 0 from outbox.attempt where outcome = 'relay_error'").await;
+    let error: String = session.one("select error from outbox.attempt where outcome = 'relay_error' limit 1").await;
+    assert!(error.contains("outbox.rotate_secret"), "{error}");
+}
+
+#[tokio::test]
+async fn of_two_keys_made_in_one_transaction_the_old_one_signs_first() {
+    let db = Db::new().await;
+    let session = db.session().await;
+    for n in 0..8 {
+        session.run("begin").await;
+        let id = session.subscribe_with("a", &format!("signature => 'github', name => 's{n}'")).await;
+        let old: String =
+            session.one_of("select key_id from outbox.signing_key where subscription_id = $1", &[&id]).await;
+        session.run(&format!("select outbox.rotate_secret({id}); commit")).await;
+        let first: String =
+            session.one(&format!("select key_ids[1] from outbox_relay.load_subscriptions('{{{id}}}')")).await;
+        assert_eq!(first, old);
+    }
+}
+
 #[tokio::test]
 async fn the_signature_stands_in_the_header_that_was_asked_for() {
     let db = Db::new().await;
@@ -249,6 +300,20 @@ async fn a_header_is_refused_with_the_reason() {
         ("X-Auth-Token", "would carry a secret"),
         ("My-Secret", "would carry a secret"),
         ("X-Password", "would carry a secret"),
+        // Many servers hand X_A and X-A to an application as one.
+        ("X_Forwarded_For", "where a request comes from"),
+        ("webhook_id", "signature profiles"),
+        ("X_Api_Key", "would carry a secret"),
+        ("X-Cluster-Client-IP", "where a request comes from"),
+        ("Fastly-Client-IP", "where a request comes from"),
+        ("Client-IP", "where a request comes from"),
+        ("X-Envoy-External-Address", "where a request comes from"),
+        ("HTTP2-Settings", "hop-by-hop"),
+        ("Max-Forwards", "hop-by-hop"),
+        ("X-AuthToken", "would carry a secret"),
+        ("X-Bearer", "would carry a secret"),
+        ("X-Private-Key", "would carry a secret"),
+        ("X-Signing-Key", "would carry a secret"),
         ("bad name", "no header name"),
         ("", "no header name"),
     ];
@@ -269,15 +334,32 @@ async fn a_header_is_refused_with_the_reason() {
         (r#"{"X-A": " a"}"#, "a space"),
         (r#"{"X-Acme": "a"}"#, "is the signature_header"),
         (r#"{"X-Acme-Also": "a"}"#, "is the signature_header"),
+        (r#"{"X_Acme": "a"}"#, "is the signature_header"),
+        (r#"{"X-A": "1", "X_A": "2"}"#, "there twice"),
     ] {
         let error = app.refused(&subscribe(headers, ", signature_header => 'x-acme'"), "OB016").await;
         assert!(error.message().contains(reason), "{headers}: {}", error.message());
     }
     let many: Vec<String> = (0..33).map(|n| format!(r#""X-{n}": "a""#)).collect();
     app.refused(&subscribe(&format!("{{{}}}", many.join(",")), ""), "OB016").await;
-    for name in ["host", "no name", "webhook-id", "x-acme-also", "x-forwarded-for", "cookie2 "] {
+    const NO_PLACE: [&str; 12] = [
+        "host",
+        "no name",
+        "webhook-id",
+        "x-acme-also",
+        "x-forwarded-for",
+        "cookie2 ",
+        "Authorization",
+        "Cookie",
+        "Set-Cookie",
+        "webhook_id",
+        "x_acme_also",
+        "x_forwarded_for",
+    ];
+    for name in NO_PLACE {
         app.refused(&subscribe("{}", &format!(", signature_header => '{name}'")), "OB016").await;
     }
-    let good = r#"{"X-Team": "blue, \"7\"", "X-Route": "", "Accept-Language": "de", "Idempotency-Key": "k", "X-Authority": "a"}"#;
+    let good = r#"{"X-Team": "blue, \"7\"", "X-Route": "", "Accept-Language": "de", "Idempotency-Key": "k", "X-Authority": "a", "X-Client": "a", "X-Key-Colour": "a"}"#;
     app.run(&subscribe(good, ", signature_header => 'X-Acme-Signature'")).await;
+    app.run(&subscribe("{}", ", signature_header => 'X-Auth-Token'")).await;
 }

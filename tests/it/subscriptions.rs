@@ -330,6 +330,24 @@ async fn bad_rotations_are_refused() {
 }
 
 #[tokio::test]
+async fn at_most_five_secrets_sign_at_a_time() {
+    let db = Db::new().await;
+    let app = db.session().await;
+    let subscription = app.subscribe("*").await;
+    let rotate = |overlap: &str| format!("select outbox.rotate_secret({subscription}, overlap => '{overlap}')");
+    for _ in 0..4 {
+        app.run(&rotate("1 day")).await;
+    }
+    let live = format!("select cardinality(key_ids) from outbox_relay.load_subscriptions('{{{subscription}}}')");
+    assert_eq!(app.one::<i32>(&live).await, 5);
+    let error = app.refused(&rotate("1 day"), "OB018").await;
+    assert!(error.hint().is_some_and(|hint| hint.contains("overlap => '0'")), "{error:?}");
+    assert_eq!(app.one::<i32>(&live).await, 5, "nothing changed");
+    app.run(&rotate("0")).await;
+    assert_eq!(app.one::<i32>(&live).await, 1);
+}
+
+#[tokio::test]
 async fn every_function_refuses_a_subscription_that_is_not_there_or_not_the_tenants() {
     const CALLS: [&str; 10] = [
         "pause(%, tenant_id => 'globex')",

@@ -25,9 +25,11 @@ type event struct {
 }
 
 func main() {
-	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(os.Getenv("WEBHOOK_SECRET"), "whsec_"))
-	if err != nil || len(key) == 0 {
-		log.Fatal("WEBHOOK_SECRET is not whsec_…")
+	// Anything shorter or cut off would let others sign too. DecodeString reads over line breaks: hence the comparison.
+	secret := os.Getenv("WEBHOOK_SECRET")
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
+	if err != nil || len(key) < 24 || secret != "whsec_"+base64.StdEncoding.EncodeToString(key) {
+		log.Fatal("WEBHOOK_SECRET is not whsec_ and the base64 of at least 24 bytes")
 	}
 	port := os.Getenv("PORT")
 	if port == "" {

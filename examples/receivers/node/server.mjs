@@ -2,7 +2,13 @@
 import express from "express";
 import { Webhook } from "standardwebhooks";
 
-const webhook = new Webhook(process.env.WEBHOOK_SECRET); // whsec_…
+// whsec_…; anything shorter or cut off would let others sign too.
+const secret = process.env.WEBHOOK_SECRET ?? "";
+const key = Buffer.from(secret.replace(/^whsec_/, ""), "base64");
+if (secret !== `whsec_${key.toString("base64")}` || key.length < 24) {
+  throw new Error("WEBHOOK_SECRET is not whsec_ and the base64 of at least 24 bytes");
+}
+const webhook = new Webhook(secret);
 const seen = new Set(); // in real life: a table with the id as its primary key
 
 const app = express();
@@ -21,6 +27,12 @@ app.post("/webhooks", express.raw({ type: () => true, limit: "2mb" }), (request,
   seen.add(id);
   response.sendStatus(204); // first the answer,
   if (isNew) setImmediate(() => handle(event)); // then the work
+});
+
+// A body that is too large or breaks off: a status and nothing else, where Express would show its stack.
+app.use((error, request, response, next) => {
+  if (response.headersSent) return next(error);
+  response.status(error.status ?? 500).end();
 });
 
 function handle(event) {

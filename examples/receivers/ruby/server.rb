@@ -6,7 +6,16 @@ require "set"
 require "webrick"
 
 TOLERANCE_SECONDS = 300
-KEY = Base64.strict_decode64(ENV.fetch("WEBHOOK_SECRET").delete_prefix("whsec_"))
+
+# whsec_…; anything shorter or cut off would let others sign too.
+def key(secret)
+  key = Base64.strict_decode64(secret.delete_prefix("whsec_"))
+  return key if key.bytesize >= 24 && secret == "whsec_" + Base64.strict_encode64(key)
+  raise ArgumentError, "too short"
+rescue ArgumentError
+  abort "WEBHOOK_SECRET is not whsec_ and the base64 of at least 24 bytes"
+end
+KEY = key(ENV.fetch("WEBHOOK_SECRET", ""))
 
 # https://github.com/standard-webhooks/standard-webhooks: one signature for each secret that is live.
 def signed?(request, body)

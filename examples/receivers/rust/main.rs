@@ -4,6 +4,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Router, routing::post};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use standardwebhooks::Webhook;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,13 @@ struct Receiver {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let webhook = Webhook::new(&std::env::var("WEBHOOK_SECRET")?)?; // whsec_…
+    let secret = std::env::var("WEBHOOK_SECRET").unwrap_or_default();
+    // Anything shorter or cut off would let others sign too.
+    let key = secret.strip_prefix("whsec_").and_then(|encoded| BASE64.decode(encoded).ok());
+    if key.is_none_or(|key| key.len() < 24) {
+        return Err("WEBHOOK_SECRET is not whsec_ and the base64 of at least 24 bytes".into());
+    }
+    let webhook = Webhook::new(&secret)?;
     let port = std::env::var("PORT").unwrap_or_else(|_| "8000".into());
     let receiver = Arc::new(Receiver { webhook, seen: Mutex::default() });
     let app = Router::new().route("/webhooks", post(receive)).with_state(receiver);

@@ -18,9 +18,9 @@ begin
     elsif new.tenant_id = '' or octet_length(new.type || new.tenant_id) > 256 then
         raise exception using errcode = 'OB002', message = 'tenant_id is empty, or longer than 256 bytes together with the type',
             hint = 'Use a short identifier of the tenant, or leave it out for ''default''.';
-    elsif not isfinite(new.occurred_at) then
-        raise exception using errcode = 'OB005', message = 'occurred_at is infinite',
-            hint = 'RFC 3339, which receivers read, has no infinity; leave occurred_at out for now().';
+    elsif new.occurred_at not between '0001-01-01 00:00:00+00' and '9999-12-30 22:00:00+00' then
+        raise exception using errcode = 'OB005', message = 'occurred_at is infinite, before the year 1, or after 9999-12-30 22:00 UTC',
+            hint = 'RFC 3339, which receivers read, writes the years 1 to 9999; leave occurred_at out for now().';
     else
         raise exception using errcode = 'OB003',
             message = format('payload of %s bytes is over the limit of %s', pg_column_size(new.payload #> '{}'),

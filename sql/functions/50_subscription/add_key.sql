@@ -23,9 +23,10 @@ begin
     end if;
     new_key_id := left(encode(sha256(convert_to(new_secret, 'UTF8')), 'hex'), 16);
     begin
-        insert into outbox.signing_key (subscription_id, key_id, algorithm, public_key)
+        -- Not now(): of two keys made in one transaction the first is the older, and signs first.
+        insert into outbox.signing_key (subscription_id, key_id, algorithm, public_key, created_at)
         values (add_key.subscription_id, new_key_id, case when public is null then 'hmac-sha256' else 'ed25519' end,
-            'whpk_' || encode(public, 'base64'));
+            'whpk_' || encode(public, 'base64'), clock_timestamp());
     exception when unique_violation then
         raise exception using errcode = 'OB015', message = 'the subscription has or had this secret already',
             hint = 'Rotate to a secret that was not used before, or leave secret out and one is made.';

@@ -6,6 +6,8 @@ as $$
 -- means, or would do more. Values are not repeated in the error. Called by check_subscription.
 declare
     token constant text := '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$';        -- RFC 9110, 5.6.2
+    -- As servers see it that make _ of - for an application.
+    own   constant text := translate(lower(signature_header), '_', '-');
     h     record;
     bad   text;
     mend  text;
@@ -16,14 +18,15 @@ begin
         raise exception using errcode = 'OB016', message = 'headers has more than 32 entries or 8192 bytes',
             hint = 'Many receivers refuse larger heads. Put what belongs to the event into its payload.';
     end if;
-    for h in select e.key, e.value, lower(e.key) as name, count(*) over (partition by lower(e.key)) as times from jsonb_each(headers) e loop
+    for h in select e.key, e.value, n.name, count(*) over (partition by n.name) as times
+             from jsonb_each(headers) e cross join translate(lower(e.key), '_', '-') n (name) loop
         bad := case
             when h.key !~ token then 'is no header name'
-            when h.times > 1 then 'is there twice: names differ by more than case'
+            when h.times > 1 then 'is there twice: names differ by more than case, _ and -'
             when jsonb_typeof(h.value) <> 'string' then format('is a JSON %s, not a string', jsonb_typeof(h.value))
             when length(h.value #>> '{}') > 1000 then 'has a value of more than 1000 characters'
             when (h.value #>> '{}') !~ '^([\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?)?$' then 'has a value that is not printable ASCII, or begins or ends with a space'
-            when h.name in (lower(signature_header), lower(signature_header) || '-also') then 'is the signature_header of this subscription'
+            when h.name in (own, own || '-also') then 'is the signature_header of this subscription'
             end;
         mend := 'Use names of letters, digits and -, and values of printable ASCII.';
         if bad is null then
@@ -38,8 +41,9 @@ begin
 
     if signature_header !~ token then
         bad := 'is no header name';
-    elsif lower(signature_header) in ('webhook-id', 'webhook-timestamp', 'x-webhook-id', 'x-webhook-timestamp', 'x-timestamp',
-            'x-signature-key-id', 'x-github-event', 'x-github-delivery', 'accept', 'accept-encoding') or lower(signature_header) like '%-also' then
+    elsif own in ('webhook-id', 'webhook-timestamp', 'x-webhook-id', 'x-webhook-timestamp', 'x-timestamp',
+            'x-signature-key-id', 'x-github-event', 'x-github-delivery', 'accept', 'accept-encoding',
+            'authorization', 'cookie', 'cookie2', 'set-cookie', 'set-cookie2') or own like '%-also' then
         bad := 'is refused: requests use it for something else';
     else
         -- A signature may well stand where signatures stand, and is no secret.

@@ -1,6 +1,6 @@
 create or replace function outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean default false)
 returns table (action text, tenant_id text, name text, detail text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s'
 as $$
 -- Brings the subscriptions that the configuration manages into step with it, all or none, and says what it
 -- did, a row each; with dry_run what it would do, by doing it and undoing it. wanted is an array of objects with
@@ -11,7 +11,9 @@ as $$
 -- What the configuration no longer names is paused, not unsubscribed: a file that could not be mounted must
 -- lose nothing. It is resumed when it is named again. What somebody has paused by hand stays paused. Without
 -- any entry nothing is managed and nothing is touched; nor is it in a database of another environment, where
--- the relay will hold.
+-- the relay will hold. Where somebody's open transaction is in the way it gives up with 55P03: outboxd run tries
+-- again until it is told to stop, and says each time why.
+-- A change of signature leaves only the secret of the configuration live; who verifies must change anyway.
 -- Called by outboxd run before it begins, and by outboxd check. One at a time.
 #variable_conflict use_column
 declare
@@ -20,6 +22,7 @@ declare
     s       outbox.subscription;
     d       outbox.subscription;        -- as it is to be
     changed text;
+    revoked boolean;
     key     text;
     made    bigint;
     did     text[];                     -- action, tenant, name, detail in turn
@@ -36,10 +39,10 @@ begin
         return next;
         return;
     end if;
-    perform pg_advisory_xact_lock(1869968482, 7);
     perform set_config('outbox.override_managed', 'on', true);
     perform set_config('outbox.actor', 'configuration', true);
     begin
+        perform pg_advisory_xact_lock(1869968482, 7);
         for w in select e.value from jsonb_array_elements(reconcile.wanted) e loop
             begin
                 d := null;
@@ -82,13 +85,23 @@ begin
                 key := left(encode(sha256(convert_to(w ->> 'secret', 'UTF8')), 'hex'), 16);
                 if not exists (select from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key
                         and k.expires_at is null and k.revoked_at is null) then
-                    if s.signature <> d.signature then
-                        -- The old secret may not fit the new profile: no overlap.
-                        update outbox.signing_key k set revoked_at = now() where k.subscription_id = s.subscription_id and k.revoked_at is null;
-                    end if;
                     changed := 'secret';
+                    -- It may be one that was used before.
+                    delete from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key;
                 else
                     changed := null;
+                end if;
+                revoked := false;
+                if changed is not null or s.signature <> d.signature then
+                    -- No other goes on under a new profile, which it may not fit; else those that rotate_secret has room for.
+                    update outbox.signing_key k set revoked_at = now()
+                    where k.subscription_id = s.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())
+                      and k.key_id <> key
+                      and k.key_id not in (
+                        select n.key_id from outbox.signing_key n
+                        where n.subscription_id = s.subscription_id and n.revoked_at is null and (n.expires_at is null or n.expires_at > now())
+                        order by n.created_at desc limit case when s.signature = d.signature then 4 else 0 end);
+                    revoked := found;
                 end if;
                 if (s.url, s.event_types, s.filter::text, s.headers, s.signature, s.signature_header, s.envelope, s.retry_policy, s.timeout,
                         s.max_in_flight, s.rate_limit, s.ordered, s.description, s.managed_by)
@@ -102,8 +115,6 @@ begin
                     where t.subscription_id = s.subscription_id;
                 end if;
                 if changed is not null then
-                    -- Back to one that was used before, or on to a new one.
-                    delete from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key;
                     perform outbox.rotate_secret(s.subscription_id, secret => w ->> 'secret');
                 end if;
                 -- Names of columns, never values.
@@ -111,7 +122,7 @@ begin
                     select string_agg(o.key, ', ' order by o.key)
                     from jsonb_each(to_jsonb(s)) o join jsonb_each(to_jsonb(d)) n on n.key = o.key and n.value <> o.value
                     where o.key in ('url', 'event_types', 'filter', 'headers', 'signature', 'signature_header', 'envelope', 'retry_policy', 'timeout',
-                        'max_in_flight', 'rate_limit', 'ordered', 'description')));
+                        'max_in_flight', 'rate_limit', 'ordered', 'description')), case when revoked then 'old secrets revoked' end);
                 if changed <> '' then
                     did := did || array['changed', d.tenant_id, d.name, changed];
                 end if;
@@ -136,8 +147,12 @@ begin
         if reconcile.dry_run then
             raise exception using errcode = 'OB099', message = 'undo';
         end if;
-    exception when sqlstate 'OB099' then       -- not OB000, which would mean the whole class
-        null;
+    exception
+        when sqlstate 'OB099' then      -- not OB000, which would mean the whole class
+            null;
+        when lock_not_available then
+            raise exception using errcode = 'lock_not_available', message = format('%s: somebody''s open transaction is in the way', sqlerrm),
+                hint = 'Commit it or roll it back: select pid, usename, state, query from pg_stat_activity where xact_start < now() - interval ''3 s'' order by xact_start.';
     end;
     perform set_config('outbox.override_managed', '', true);
     return query select did[i], did[i + 1], did[i + 2], did[i + 3] from generate_series(1, cardinality(did), 4) i;
