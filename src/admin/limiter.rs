@@ -70,7 +70,7 @@ impl Limiter {
             memory.good.insert(credential, now);
         }
         if !was_known && let Some(paid_at) = memory.paid_at.get_mut(&network(address)) {
-            *paid_at -= REFILL;
+            *paid_at = paid_at.checked_sub(REFILL).unwrap_or(*paid_at);
         }
     }
 

@@ -316,3 +316,20 @@ async fn a_port_that_is_taken_does_not_keep_deliveries_waiting() {
     drop(seat);
     daemon.wait_for_log("url=\"http").await;
 }
+
+#[tokio::test]
+async fn neither_a_head_that_does_not_come_nor_an_answer_that_is_not_taken_is_waited_for() {
+    let (_db, _app, seat) = stage(&[]).await;
+    let mut silent = TcpStream::connect(seat.address).await.expect("it listens");
+    silent.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc").await.expect("it is taken");
+    let mut deaf = TcpStream::connect(seat.address).await.expect("it listens");
+    let mut answer = Vec::new();
+    let (ended, shut) = tokio::join!(tokio::time::timeout(PATIENCE, silent.read_to_end(&mut answer)), async {
+        // More answers than the sockets' buffers hold, and nobody reads them: in the end writing fails.
+        let request = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        tokio::time::timeout(PATIENCE, async { while deaf.write_all(request).await.is_ok() {} }).await
+    });
+    assert!(ended.is_ok(), "the head is still waited for");
+    assert!(shut.is_ok(), "the answers are still waited for");
+    assert_eq!(seat.send("GET", "/healthz", &[], "").await.status, 200);
+}
