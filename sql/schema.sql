@@ -530,13 +530,9 @@ CREATE FUNCTION outbox.relays() RETURNS TABLE(epoch integer, name text, version 
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
--- The relays that live, and those that ended within a day. A relay is alive as long as its session holds the
--- advisory lock of its epoch.
+-- The relays that live, and those that ended within a day.
 select r.epoch, r.name, r.version, r.environment, r.hold,
-       r.fenced_at is null and exists (
-           select from pg_locks l
-           where l.locktype = 'advisory' and l.classid = 1869968483 and l.objid = r.epoch::oid and l.objsubid = 2 and l.granted
-             and l.database = (select d.oid from pg_database d where d.datname = current_database())),
+       r.epoch in (select outbox_relay.live_epochs()),
        (select count(*) from outbox_relay.queue q where q.state = 'leased' and q.epoch = r.epoch), r.started_at, r.fenced_at
 from outbox_relay.relay r
 where r.fenced_at is null or r.fenced_at > now() - interval '1 day'
@@ -914,10 +910,7 @@ queued as (
     left join outbox.subscription_health h using (subscription_id)),
 live as (
     select count(*) as relays, min(r.hold) as hold
-    from outbox_relay.relay r
-    join pg_locks l on l.locktype = 'advisory' and l.classid = 1869968483 and l.objid = r.epoch::oid and l.objsubid = 2 and l.granted
-        and l.database = (select d.oid from pg_database d where d.datname = current_database())
-    where r.fenced_at is null)
+    from outbox_relay.relay r where r.epoch in (select outbox_relay.live_epochs()))
 select (select last_value - (not is_called)::integer from outbox.event_event_seq_seq),
        u.count, q.pending, q.leased, q.failed,
        (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'),
@@ -1128,6 +1121,7 @@ declare
     page      constant integer := coalesce((request ->> 'limit')::integer, 50);
     before    bigint[] := coalesce(outbox_http.position_of(request ->> 'cursor', 2), '{9223372036854775807,9223372036854775807}');
     wanted_id bigint := (request ->> 'subscription_id')::bigint;
+    about     text;
     ids       bigint[];
     budget    integer;
     found_    record;
@@ -1135,8 +1129,8 @@ begin
     if wanted_id is not null then
         ids := array[(outbox_http.find_webhook(tenant, wanted_id)).subscription_id];
     else
-        ids := array(select s.subscription_id from outbox.subscription s
-            where outbox_http.tenant_of(tenant, request ->> 'tenant_id') is null or s.tenant_id = outbox_http.tenant_of(tenant, request ->> 'tenant_id'));
+        about := outbox_http.tenant_of(tenant, request ->> 'tenant_id');
+        ids := array(select s.subscription_id from outbox.subscription s where about is null or s.tenant_id = about);
     end if;
     budget := greatest(page + 1, 20000 / greatest(cardinality(ids), 1));
     execute format($sql$
@@ -3802,6 +3796,20 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.lift_stop(subscription_id bigint, event_seq bigint) IS 'Lets a stopped ordering key go on.';
 
+CREATE FUNCTION outbox_relay.live_epochs() RETURNS SETOF integer
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The relays that live: those whose session holds the advisory lock of its epoch. Only looks, takes no lock.
+-- Called by status and relays.
+select r.epoch from outbox_relay.relay r
+join pg_locks l on l.locktype = 'advisory' and l.classid = 1869968483 and l.objid = r.epoch::oid and l.objsubid = 2 and l.granted
+    and l.database = (select d.oid from pg_database d where d.datname = current_database())
+where r.fenced_at is null
+$$;
+
+COMMENT ON FUNCTION outbox_relay.live_epochs() IS 'The relays that live.';
+
 CREATE FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) RETURNS TABLE(subscription_id bigint, version bigint, tenant_id text, url text, headers text, signature text, signature_header text, envelope text, timeout_ms integer, key_ids text[], secrets text[], expire_ats timestamp with time zone[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6161,6 +6169,8 @@ REVOKE ALL ON FUNCTION outbox_relay.judge_environment(epoch integer) FROM PUBLIC
 REVOKE ALL ON FUNCTION outbox_relay.latency_bounds_ms() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.lift_stop(subscription_id bigint, event_seq bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.live_epochs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) TO outbox_relay;

@@ -205,16 +205,15 @@ impl Wakeup {
 }
 
 impl Metrics {
-    /// An attempt has ended. `is_first`: nothing was attempted before. `since_commit`: from the event's insert to
-    /// the first byte of the answer, where that says something.
-    pub fn attempted(&self, finished: &Finished, is_first: bool, since_commit: Option<Duration>) {
+    /// An attempt has ended. `is_first`: nothing was attempted before.
+    pub fn attempted(&self, finished: &Finished, is_first: bool) {
         self.0.attempts.with_label_values(&[finished.outcome.as_str()]).inc();
         self.0.attempt_seconds.observe(finished.latency.as_secs_f64());
         if is_first && finished.cause != Cause::Test {
             let result = if finished.outcome == Outcome::Delivered { "delivered" } else { "failed" };
             self.0.first_attempts.with_label_values(&[result]).inc();
         }
-        if let Some(since_commit) = since_commit {
+        if let Some(since_commit) = finished.since_commit {
             self.0.commit_seconds.observe(since_commit.as_secs_f64());
         }
     }

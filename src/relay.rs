@@ -410,7 +410,7 @@ impl Relay {
                     self.in_flight.remove(&id);
                 }
             }
-            self.metrics.attempted(&finished, attempt.lease.attempts == 0, finished.since_commit);
+            self.metrics.attempted(&finished, attempt.lease.attempts == 0);
             if record::count(&mut self.health, &finished) == self.circuit_failures {
                 self.tick_at = Instant::now(); // a circuit may have to open
             }

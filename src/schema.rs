@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 154] = files![
+const FILES: [(&str, &str); 155] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -57,6 +57,7 @@ const FILES: [(&str, &str); 154] = files![
     "functions/40_relay/resume_epoch.sql",
     "functions/40_relay/fence.sql",
     "functions/40_relay/fence_dead.sql",
+    "functions/40_relay/live_epochs.sql",
     "functions/40_relay/tick.sql",
     "functions/40_relay/latency_bounds_ms.sql",
     "functions/40_relay/add_sample.sql",

@@ -32,8 +32,8 @@ pub(crate) async fn call(admin: &Admin, peer: IpAddr, request: Request<Incoming>
     let key = idempotency_key(operation, &request)?;
     let takes_json = content_type_is_json(&request);
     let body =
-        if operation.takes_body() { read_body(request, admin.settings.max_body_bytes).await? } else { Bytes::new() };
-    let mut given = parameters(operation, &found.in_path(), &query)?;
+        if operation.body.is_some() { read_body(request, admin.settings.max_body_bytes).await? } else { Bytes::new() };
+    let mut given = parameters(operation, &found.in_path, &query)?;
     if let (Some(key), true) = (&key, operation.keeps_its_own_key) {
         given.insert(IDEMPOTENCY_KEY.into(), raw(&object!(key)));
     }

@@ -54,7 +54,8 @@ pub(crate) struct Parameter {
 /// A path of the document that a request has named.
 pub(crate) struct Found<'a> {
     operations: &'a HashMap<Method, Operation>,
-    in_path: Vec<(String, String)>,
+    /// Its parameters, by name.
+    pub(crate) in_path: Vec<(String, String)>,
 }
 
 impl Document {
@@ -80,8 +81,7 @@ impl Document {
     /// The operations at this path.
     pub(crate) fn at(&self, path: &str) -> Option<Found<'_>> {
         let matched = self.paths.at(path).ok()?;
-        let decode = |value: &str| percent_decoded(value);
-        let in_path = matched.params.iter().map(|(name, value)| Some((name.to_owned(), decode(value)?)));
+        let in_path = matched.params.iter().map(|(name, value)| Some((name.to_owned(), percent_decoded(value)?)));
         Some(Found { operations: matched.value, in_path: in_path.collect::<Option<_>>()? })
     }
 
@@ -102,10 +102,6 @@ impl Found<'_> {
         let mut methods: Vec<&str> = self.operations.keys().map(Method::as_str).collect();
         methods.sort_unstable();
         methods.join(", ")
-    }
-
-    pub(crate) fn in_path(&self) -> Vec<(String, String)> {
-        self.in_path.clone()
     }
 }
 
@@ -130,10 +126,6 @@ impl Operation {
             keeps_its_own_key: operation["x-keeps-its-own-key"].as_bool().unwrap_or(false),
             id,
         })
-    }
-
-    pub(crate) fn takes_body(&self) -> bool {
-        self.body.is_some()
     }
 
     /// The parameter of that name in path, query or header.
@@ -224,7 +216,7 @@ mod tests {
         let document = Document::embedded().expect("a good document");
         let found = document.at("/webhooks/7/rotate-secret").expect("a path");
         assert_eq!(found.operation(&Method::POST).expect("an operation").id, "rotate_secret");
-        assert_eq!(found.in_path(), [("subscription_id".to_owned(), "7".to_owned())]);
+        assert_eq!(found.in_path, [("subscription_id".to_owned(), "7".to_owned())]);
         assert!(document.at("/nowhere").is_none());
         assert!(document.at("/deliveries/replay").is_some_and(|found| found.operation(&Method::GET).is_none()));
     }

@@ -7,7 +7,7 @@ use crate::{connect, db, schema};
 use tokio_postgres::Client;
 
 /// What the daemon's user must be allowed to call.
-const NEEDED: [&str; 19] = [
+const NEEDED: [&str; 21] = [
     "register",
     "resume_epoch",
     "fence",
@@ -26,6 +26,8 @@ const NEEDED: [&str; 19] = [
     "begin_request",
     "end_request",
     "gauges",
+    "subscription_gauges",
+    "has_tokens",
     "catalog",
 ];
 

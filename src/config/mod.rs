@@ -133,8 +133,6 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// Certificate chain and key in PEM files; none is plain HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// Whether plain HTTP may be served beyond loopback.
-    pub plaintext: bool,
     /// Names by which it may be called besides addresses and localhost.
     pub hosts: Vec<String>,
     /// Database connections for it.
@@ -432,7 +430,6 @@ impl Admin {
         Ok(Admin {
             listen,
             tls,
-            plaintext,
             hosts: hosts?,
             pool_size: pool_size?,
             request_timeout: request_timeout?,

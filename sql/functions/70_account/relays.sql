@@ -2,13 +2,9 @@ create or replace function outbox.relays()
 returns table (epoch integer, name text, version text, environment text, hold text, alive boolean, leased bigint, started_at timestamptz, ended_at timestamptz)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
--- The relays that live, and those that ended within a day. A relay is alive as long as its session holds the
--- advisory lock of its epoch.
+-- The relays that live, and those that ended within a day.
 select r.epoch, r.name, r.version, r.environment, r.hold,
-       r.fenced_at is null and exists (
-           select from pg_locks l
-           where l.locktype = 'advisory' and l.classid = 1869968483 and l.objid = r.epoch::oid and l.objsubid = 2 and l.granted
-             and l.database = (select d.oid from pg_database d where d.datname = current_database())),
+       r.epoch in (select outbox_relay.live_epochs()),
        (select count(*) from outbox_relay.queue q where q.state = 'leased' and q.epoch = r.epoch), r.started_at, r.fenced_at
 from outbox_relay.relay r
 where r.fenced_at is null or r.fenced_at > now() - interval '1 day'

@@ -37,10 +37,7 @@ queued as (
     left join outbox.subscription_health h using (subscription_id)),
 live as (
     select count(*) as relays, min(r.hold) as hold
-    from outbox_relay.relay r
-    join pg_locks l on l.locktype = 'advisory' and l.classid = 1869968483 and l.objid = r.epoch::oid and l.objsubid = 2 and l.granted
-        and l.database = (select d.oid from pg_database d where d.datname = current_database())
-    where r.fenced_at is null)
+    from outbox_relay.relay r where r.epoch in (select outbox_relay.live_epochs()))
 select (select last_value - (not is_called)::integer from outbox.event_event_seq_seq),
        u.count, q.pending, q.leased, q.failed,
        (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'),

@@ -13,6 +13,7 @@ declare
     page      constant integer := coalesce((request ->> 'limit')::integer, 50);
     before    bigint[] := coalesce(outbox_http.position_of(request ->> 'cursor', 2), '{9223372036854775807,9223372036854775807}');
     wanted_id bigint := (request ->> 'subscription_id')::bigint;
+    about     text;
     ids       bigint[];
     budget    integer;
     found_    record;
@@ -20,8 +21,8 @@ begin
     if wanted_id is not null then
         ids := array[(outbox_http.find_webhook(tenant, wanted_id)).subscription_id];
     else
-        ids := array(select s.subscription_id from outbox.subscription s
-            where outbox_http.tenant_of(tenant, request ->> 'tenant_id') is null or s.tenant_id = outbox_http.tenant_of(tenant, request ->> 'tenant_id'));
+        about := outbox_http.tenant_of(tenant, request ->> 'tenant_id');
+        ids := array(select s.subscription_id from outbox.subscription s where about is null or s.tenant_id = about);
     end if;
     budget := greatest(page + 1, 20000 / greatest(cardinality(ids), 1));
     execute format($sql$
