@@ -62,8 +62,13 @@ impl Endpoints {
     /// Follows the setting `allow_insecure_http`; a change makes every URL be judged anew.
     pub fn allow_insecure_http(&self, allowed: bool) {
         if self.insecure_http.swap(allowed, Ordering::Relaxed) != allowed {
-            self.lock().clear();
+            self.forget();
         }
+    }
+
+    /// Loads every subscription anew from now on.
+    pub fn forget(&self) {
+        self.lock().clear();
     }
 
     /// The endpoints of the leases, in their order, in the versions the leases name (or later ones).

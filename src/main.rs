@@ -67,7 +67,7 @@ fn main() -> ExitCode {
                 return Exit::BadConfiguration.into();
             }
             match command {
-                Command::Run => block_on(cli::run::run(config)),
+                Command::Run => block_on(cli::run::run(config, load)),
                 Command::Migrate => block_on(cli::migrate::migrate(&config)),
                 Command::Check(a) => block_on(cli::check::check(&config, a)),
                 Command::Status(a) => block_on(cli::status::status(&config, a)),

@@ -69,7 +69,7 @@ pub struct Relay {
     settings: Arc<Settings>,
     target: Arc<ConnectSettings>,
     db: Db,
-    sender: Arc<Sender>,
+    sender: Sender,
     endpoints: Arc<Endpoints>,
     metrics: Metrics,
     tracer: Tracer,
@@ -178,7 +178,7 @@ impl Relay {
             settings: Arc::new(settings),
             target: Arc::new(target),
             db,
-            sender: Arc::new(sender),
+            sender,
             endpoints: Arc::new(endpoints),
             sampled: metrics.totals(),
             metrics,
@@ -258,6 +258,16 @@ impl Relay {
             }
         }
         self.end().await;
+    }
+
+    /// What requests go out through.
+    pub fn sender(&self) -> Sender {
+        Sender::clone(&self.sender)
+    }
+
+    /// The subscriptions as the relay holds them.
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        Arc::clone(&self.endpoints)
     }
 
     /// Whether the relay has registered with the database.

@@ -117,6 +117,12 @@ fn check_egress(config: &Config, findings: &mut Findings) {
             or_none(&list(deny))
         ),
     );
+    if let Some(proxy) = &config.http.proxy {
+        findings.warn(
+            "egress",
+            format_args!("{} dials and resolves names: it has to refuse private addresses, outboxd cannot", proxy.uri),
+        );
+    }
     for rule in allow.iter().filter(|rule| rule.net.prefix_len() == 0) {
         findings.warn("egress", format_args!("{rule} allows every address, private networks included"));
     }

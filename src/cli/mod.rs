@@ -5,6 +5,7 @@ pub mod check;
 pub mod demo;
 pub mod listen;
 pub mod migrate;
+mod reload;
 pub mod run;
 pub mod status;
 mod watch;

@@ -1,8 +1,8 @@
 //! `outboxd run`: the daemon.
 
-use super::{Exit, fail};
+use super::{Exit, fail, reload};
 use crate::admin;
-use crate::config::{Config, ConnectError, ConnectSettings};
+use crate::config::{Config, ConfigError, ConnectError, ConnectSettings};
 use crate::db::{Db, DbError, Seat};
 use crate::endpoint::Endpoints;
 use crate::metrics::Metrics;
@@ -22,11 +22,12 @@ use tracing::{error, info, warn};
 /// Reconciling waits by itself for what others have locked; this lets them come through in between.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
-/// Runs a relay until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> Exit {
+/// Runs a relay until SIGTERM or SIGINT. At SIGHUP `load` reads the configuration anew, of which `[egress]` is
+/// followed.
+pub async fn run(config: Config, load: impl Fn() -> Result<Config, ConfigError>) -> Exit {
     let (tell, stop) = watch::channel(false);
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else { return fail("cannot listen for signals") };
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(hang_up)] = kinds else { return fail("cannot listen for signals") };
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -73,16 +74,16 @@ pub async fn run(config: Config) -> Exit {
     }
     info!(version = env!("CARGO_PKG_VERSION"), "outboxd starts");
     let mut ready = false;
-    relay
-        .run(stop, |relay| {
-            if !ready && relay.is_connected() {
-                ready = true;
-                let _ = sd_notify::notify(&[NotifyState::Ready]);
-            }
-            // From the loop itself: a loop that stands still is restarted.
-            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-        })
-        .await;
+    let following = reload::follow(config.egress.clone(), load, hang_up, relay.sender(), relay.endpoints());
+    let running = relay.run(stop, |relay| {
+        if !ready && relay.is_connected() {
+            ready = true;
+            let _ = sd_notify::notify(&[NotifyState::Ready]);
+        }
+        // From the loop itself: a loop that stands still is restarted.
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+    });
+    tokio::select! { () = running => {}, () = following => {} }
     // Its export blocks.
     let _ = tokio::task::spawn_blocking(move || tracer.finish()).await;
     Exit::Done
