@@ -20,7 +20,7 @@ grant execute on function outbox.status, outbox.explain, outbox.unaccounted, out
 
 -- outbox_operator: reads all but secrets, and operates.
 grant select on outbox.event to outbox_operator;
-grant update (name, url, event_types, filter, headers, signature, signature_header, envelope, retry_policy, timeout, max_in_flight, rate_limit, ordered, description)
+grant update (name, url, event_types, filter, headers, signature, signature_header, envelope, retry_policy, timeout, max_in_flight, rate_limit, ordered, description, tls)
     on outbox.subscription to outbox_operator;
 grant insert, update, delete on outbox.retry_policy to outbox_operator;
 grant execute on function outbox.define_event_type, outbox.archive_event_type, outbox.subscribe, outbox.pause, outbox.resume,

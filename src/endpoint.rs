@@ -3,7 +3,7 @@
 use crate::db::{Db, DbError, Lease, SubscriptionRow};
 use crate::egress;
 use crate::envelope::Envelope;
-use crate::send::OwnTls;
+use crate::send::{OwnTls, Sender, TlsOptions};
 use crate::sign::{Key, Profile, Scheme};
 use hyper::Uri;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
@@ -46,17 +46,28 @@ pub struct Known {
     pub endpoint: Result<Endpoint, String>,
 }
 
+/// `outbox.subscription.tls`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    ca: Option<String>,
+    #[serde(default)]
+    pins: Vec<String>,
+    client: Option<String>,
+}
+
 /// The cache.
 pub struct Endpoints {
     known: Mutex<HashMap<i64, Arc<Known>>>,
     user_agent: HeaderValue,
+    sender: Sender,
     insecure_http: AtomicBool,
 }
 
 impl Endpoints {
-    /// An empty cache. Requests say `user_agent`.
-    pub fn new(user_agent: HeaderValue) -> Self {
-        Self { known: Mutex::default(), user_agent, insecure_http: AtomicBool::new(false) }
+    /// An empty cache. Requests say `user_agent` and go out through `sender`.
+    pub fn new(user_agent: HeaderValue, sender: Sender) -> Self {
+        Self { known: Mutex::default(), user_agent, sender, insecure_http: AtomicBool::new(false) }
     }
 
     /// Follows the setting `allow_insecure_http`; a change makes every URL be judged anew.
@@ -116,6 +127,7 @@ impl Endpoints {
             return Err("the subscription has no live secret: rotate it with outbox.rotate_secret".into());
         }
         let keys = signers(profile, row.subscription_id, row.keys)?;
+        let tls = row.tls.as_deref().map(|tls| self.own_tls(tls)).transpose()?;
         let mut headers = HeaderMap::new();
         let named: BTreeMap<String, String> =
             serde_json::from_str(&row.headers).map_err(|_| "headers is not an object of strings".to_owned())?;
@@ -128,7 +140,14 @@ impl Endpoints {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(envelope.content_type()));
         headers.insert(USER_AGENT, self.user_agent.clone());
-        Ok(Endpoint { tenant_id: row.tenant_id, uri, headers, scheme, envelope, timeout: row.timeout, tls: None, keys })
+        Ok(Endpoint { tenant_id: row.tenant_id, uri, headers, scheme, envelope, timeout: row.timeout, tls, keys })
+    }
+
+    /// What a subscription says of TLS, as outbox_relay.check_tls has let it in.
+    fn own_tls(&self, tls: &str) -> Result<Arc<OwnTls>, String> {
+        let said: Tls = serde_json::from_str(tls).map_err(|_| "tls is not what outbox.subscribe takes".to_owned())?;
+        let options = TlsOptions { authority: said.ca.as_deref(), pins: &said.pins, identity: None };
+        self.sender.own_tls(options).map(Arc::new)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Arc<Known>>> {

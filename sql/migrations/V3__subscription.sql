@@ -42,6 +42,7 @@ create table outbox.subscription (
     max_in_flight   integer,
     rate_limit      numeric,
     ordered         boolean not null default false,
+    tls             jsonb,
     active          boolean not null default true,
     disabled_at     timestamptz,
     disabled_reason text,
@@ -68,6 +69,7 @@ comment on column outbox.subscription.timeout is 'The time one attempt may take;
 comment on column outbox.subscription.max_in_flight is 'Attempts under way at once in one relay; null is the relay''s own max_in_flight.';
 comment on column outbox.subscription.rate_limit is 'Attempts a second, by all relays together; null is without limit.';
 comment on column outbox.subscription.ordered is 'Events with one ordering_key are delivered one after the other, in log order; those without have no order.';
+comment on column outbox.subscription.tls is 'What holds for TLS with this receiver: ca (PEM, trusted instead of all others), pins (sha256//… of its public key), client (file:NAME, a certificate to show, with its key); null is the relay''s own authorities.';
 comment on column outbox.subscription.active is 'False while paused, disabled or unsubscribed: nothing is created or sent.';
 comment on column outbox.subscription.managed_by is 'configuration, if outboxd''s configuration keeps it in step; null if it was made by hand.';
 comment on column outbox.subscription.version is 'Rises with each change; a relay reloads what it holds in an older version.';

@@ -181,7 +181,7 @@ pub async fn assemble(
         poll_interval: config.relay.poll_interval,
         drain_deadline: config.relay.drain_deadline,
     };
-    let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?);
+    let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?, sender.clone());
     Ok(Relay::new(settings, direct, db, sender, endpoints, (metrics.clone(), tracer.clone())))
 }
 

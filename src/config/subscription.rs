@@ -30,14 +30,17 @@ enum Form {
     Text,
     Texts,
     Table,
+    Tls,
     Duration,
     Number,
     Boolean,
 }
 
+const TLS: &str = "a table, as { ca = \"-----BEGIN …\", pins = [\"sha256//…\"], client = \"file:acme.pem\" }";
+
 const WITHOUT_NUL: &str = "text without NUL characters";
 
-const KEYS: [(&str, Form); 18] = [
+const KEYS: [(&str, Form); 19] = [
     ("name", Form::Text),
     ("tenant_id", Form::Text),
     ("url", Form::Text),
@@ -55,6 +58,7 @@ const KEYS: [(&str, Form); 18] = [
     ("rate_limit", Form::Number),
     ("ordered", Form::Boolean),
     ("description", Form::Text),
+    ("tls", Form::Tls),
     ("take_over", Form::Boolean),
 ];
 
@@ -185,6 +189,14 @@ impl Form {
                 entries.map(Into::into).ok_or("a table of texts, as { \"X-Team\" = \"blue\" }")
             }
             (Self::Table, _) => Err("a table of texts, as { \"X-Team\" = \"blue\" }"),
+            (Self::Tls, Value::Dict(_, dict)) => {
+                let entries = dict.into_iter().map(|(key, value)| {
+                    let form = if key == "pins" { Self::Texts } else { Self::Text };
+                    form.convert(value).map(|value| (key, value))
+                });
+                entries.collect::<Result<Map<_, _>, _>>().map(Into::into).map_err(|_| TLS)
+            }
+            (Self::Tls, _) => Err(TLS),
             (Self::Duration, Value::String(_, text)) => {
                 let duration = parse_duration(&text).ok_or("a duration with its unit, as \"15s\"")?;
                 Ok(format!("{} milliseconds", duration.as_millis()).into())

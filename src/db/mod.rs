@@ -266,6 +266,7 @@ impl Db {
                     signature: row.get("signature"),
                     signature_header: row.get("signature_header"),
                     envelope: row.get("envelope"),
+                    tls: row.get("tls"),
                     timeout: Duration::from_millis(u64::from(row.get::<_, i32>("timeout_ms").unsigned_abs())),
                     keys: key_ids.zip(secrets).zip(expire_ats).map(|((id, secret), at)| (id, secret, at)).collect(),
                 }

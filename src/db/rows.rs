@@ -209,6 +209,8 @@ pub struct SubscriptionRow {
     pub signature_header: Option<String>,
     /// The envelope's name.
     pub envelope: String,
+    /// A JSON object of what the subscription says of TLS.
+    pub tls: Option<String>,
     /// The time one attempt may take.
     pub timeout: Duration,
     /// Key id, secret and expiry of each live key, oldest first.

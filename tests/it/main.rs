@@ -3,7 +3,7 @@
 //! In the order an event meets them: `produce`, `published`, `expand` (and `expand_plans`), `claim_and_record`; the policies
 //! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`, `audit`.
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
-//! With the real program: `delivery` and `answers`, `egress`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
+//! With the real program: `delivery` and `answers`, `egress`, `tls`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`.
 
@@ -43,5 +43,6 @@ mod stalls;
 mod status_watch;
 mod subscriptions;
 mod survival;
+mod tls;
 #[cfg(feature = "otlp")]
 mod traces;

@@ -1,12 +1,12 @@
 create or replace function outbox_relay.load_subscriptions(subscription_ids bigint[])
 returns table (
     subscription_id bigint, version bigint, tenant_id text, url text, headers text, signature text, signature_header text, envelope text,
-    timeout_ms integer, key_ids text[], secrets text[], expire_ats timestamptz[])
+    tls text, timeout_ms integer, key_ids text[], secrets text[], expire_ats timestamptz[])
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 -- What a relay must know of subscriptions to send for them, with their live secrets, oldest first.
 -- Called by the relay when a lease names a version it does not hold.
-select s.subscription_id, s.version, s.tenant_id, s.url, s.headers::text, s.signature, s.signature_header, s.envelope,
+select s.subscription_id, s.version, s.tenant_id, s.url, s.headers::text, s.signature, s.signature_header, s.envelope, s.tls::text,
        (extract(epoch from coalesce(s.timeout, (select value::interval from outbox.setting where name = 'default_timeout'))) * 1000)::integer,
        coalesce(k.key_ids, '{}'), coalesce(k.secrets, '{}'), coalesce(k.expire_ats, '{}')
 from outbox.subscription s

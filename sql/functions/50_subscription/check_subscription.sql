@@ -20,9 +20,9 @@ begin
         new.updated_at := now();
         -- Only what changes is judged: a rule that came later must not keep anybody from pausing.
         if (new.url, new.name, new.event_types, new.filter::text, new.headers, new.signature, new.signature_header, new.envelope, new.retry_policy, new.timeout,
-                new.max_in_flight, new.rate_limit, new.ordered)
+                new.max_in_flight, new.rate_limit, new.ordered, new.tls)
             is not distinct from (old.url, old.name, old.event_types, old.filter::text, old.headers, old.signature, old.signature_header, old.envelope,
-                old.retry_policy, old.timeout, old.max_in_flight, old.rate_limit, old.ordered) then
+                old.retry_policy, old.timeout, old.max_in_flight, old.rate_limit, old.ordered, old.tls) then
             return new;
         end if;
         if new.managed_by is not distinct from old.managed_by then
@@ -110,6 +110,7 @@ begin
             hint = 'Use 0.001 to 100000 attempts a second, or null for no limit.';
     end if;
     perform outbox_relay.check_headers(new.headers, new.signature_header);
+    perform outbox_relay.check_tls(new.tls, new.url);
     if tg_op = 'UPDATE' and new.signature <> old.signature then
         -- What signs now must fit the new profile.
         perform outbox_relay.check_secret(new.signature, x.secret)

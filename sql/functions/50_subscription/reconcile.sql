@@ -62,6 +62,7 @@ begin
                 d.rate_limit := (w ->> 'rate_limit')::numeric;
                 d.ordered := coalesce((w ->> 'ordered')::boolean, false);
                 d.description := w ->> 'description';
+                d.tls := w -> 'tls';
                 select t.* into s from outbox.subscription t
                 where t.tenant_id = d.tenant_id and t.name = d.name and t.unsubscribed_at is null for no key update;
                 if not found then
@@ -69,7 +70,7 @@ begin
                     from outbox.subscribe(d.url, d.event_types, tenant_id => d.tenant_id, name => d.name, secret => w ->> 'secret',
                         filter => d.filter::text, headers => d.headers, signature => d.signature, signature_header => d.signature_header,
                         envelope => d.envelope, retry_policy => d.retry_policy, timeout => d.timeout, max_in_flight => d.max_in_flight,
-                        rate_limit => d.rate_limit, ordered => d.ordered, description => d.description) n;
+                        rate_limit => d.rate_limit, ordered => d.ordered, description => d.description, tls => d.tls) n;
                     update outbox.subscription t set managed_by = 'configuration' where t.subscription_id = made;
                     did := did || array['created', d.tenant_id, d.name, null];
                     continue;
@@ -104,13 +105,13 @@ begin
                     revoked := found;
                 end if;
                 if (s.url, s.event_types, s.filter::text, s.headers, s.signature, s.signature_header, s.envelope, s.retry_policy, s.timeout,
-                        s.max_in_flight, s.rate_limit, s.ordered, s.description, s.managed_by)
+                        s.max_in_flight, s.rate_limit, s.ordered, s.description, s.tls, s.managed_by)
                     is distinct from (d.url, d.event_types, d.filter::text, d.headers, d.signature, d.signature_header, d.envelope, d.retry_policy,
-                        d.timeout, d.max_in_flight, d.rate_limit, d.ordered, d.description, 'configuration') then
+                        d.timeout, d.max_in_flight, d.rate_limit, d.ordered, d.description, d.tls, 'configuration') then
                     update outbox.subscription t
                     set url = d.url, event_types = d.event_types, filter = d.filter, headers = d.headers, signature = d.signature,
                         signature_header = d.signature_header, envelope = d.envelope, retry_policy = d.retry_policy, timeout = d.timeout,
-                        max_in_flight = d.max_in_flight, rate_limit = d.rate_limit, ordered = d.ordered, description = d.description,
+                        max_in_flight = d.max_in_flight, rate_limit = d.rate_limit, ordered = d.ordered, description = d.description, tls = d.tls,
                         managed_by = 'configuration'
                     where t.subscription_id = s.subscription_id;
                 end if;
@@ -122,7 +123,7 @@ begin
                     select string_agg(o.key, ', ' order by o.key)
                     from jsonb_each(to_jsonb(s)) o join jsonb_each(to_jsonb(d)) n on n.key = o.key and n.value <> o.value
                     where o.key in ('url', 'event_types', 'filter', 'headers', 'signature', 'signature_header', 'envelope', 'retry_policy', 'timeout',
-                        'max_in_flight', 'rate_limit', 'ordered', 'description')), case when revoked then 'old secrets revoked' end);
+                        'max_in_flight', 'rate_limit', 'ordered', 'description', 'tls')), case when revoked then 'old secrets revoked' end);
                 if changed <> '' then
                     did := did || array['changed', d.tenant_id, d.name, changed];
                 end if;

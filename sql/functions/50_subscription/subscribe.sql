@@ -2,7 +2,7 @@ create or replace function outbox.subscribe(
     url text, event_types text[], tenant_id text default 'default', name text default null, secret text default null,
     filter text default null, headers jsonb default '{}', signature text default 'standard', envelope text default 'standard',
     retry_policy text default null, timeout interval default null, max_in_flight integer default null,
-    rate_limit numeric default null, ordered boolean default false, description text default null, signature_header text default null)
+    rate_limit numeric default null, ordered boolean default false, description text default null, signature_header text default null, tls jsonb default null)
 returns outbox.new_subscription
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -21,13 +21,13 @@ begin
     created.subscription_id := nextval(pg_get_serial_sequence('outbox.subscription', 'subscription_id'));
     begin
         insert into outbox.subscription (subscription_id, tenant_id, name, url, event_types, filter, headers, signature, signature_header, envelope,
-            retry_policy, timeout, max_in_flight, rate_limit, ordered, description, created_by)
+            retry_policy, timeout, max_in_flight, rate_limit, ordered, description, tls, created_by)
         overriding system value
         values (created.subscription_id, coalesce(subscribe.tenant_id, 'default'),
             coalesce(subscribe.name, 'subscription-' || created.subscription_id), subscribe.url, subscribe.event_types, path,
             coalesce(subscribe.headers, '{}'), coalesce(subscribe.signature, 'standard'), subscribe.signature_header, coalesce(subscribe.envelope, 'standard'),
             coalesce(subscribe.retry_policy, (select t.value from outbox.setting t where t.name = 'default_retry_policy')),
-            subscribe.timeout, subscribe.max_in_flight, subscribe.rate_limit, coalesce(subscribe.ordered, false), subscribe.description,
+            subscribe.timeout, subscribe.max_in_flight, subscribe.rate_limit, coalesce(subscribe.ordered, false), subscribe.description, nullif(subscribe.tls, 'null'),
             (outbox_relay.actor()).actor);
     exception when unique_violation then
         raise exception using errcode = 'OB017',
