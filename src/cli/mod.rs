@@ -6,6 +6,7 @@ pub mod demo;
 pub mod listen;
 pub mod migrate;
 pub mod run;
+pub mod seal;
 pub mod status;
 mod watch;
 
