@@ -19,6 +19,7 @@ use crate::endpoint::Endpoints;
 use crate::lease::{Leased, Work};
 use crate::metrics::{Metrics, Sample, Wakeup};
 use crate::record::{self, Attempt};
+use crate::secrets::Secrets;
 use crate::send::Sender;
 use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
@@ -362,7 +363,14 @@ impl Relay {
         }
         let deltas: Vec<_> = self.health.drain().collect();
         let sample = self.take_sample(now);
-        self.housekeeping = Some(tokio::spawn(housekeep(self.db.clone(), self.epoch, deltas, sample, maintain)));
+        self.housekeeping = Some(tokio::spawn(housekeep(
+            self.db.clone(),
+            self.epoch,
+            deltas,
+            sample,
+            maintain,
+            self.endpoints.secrets().clone(),
+        )));
     }
 
     fn on_heard(&mut self, heard: Heard) {
@@ -544,6 +552,7 @@ async fn housekeep(
     deltas: Vec<(i64, HealthDelta)>,
     sample: Option<(Duration, Sample)>,
     maintain: bool,
+    secrets: Arc<Secrets>,
 ) -> Housekept {
     let tick = db.tick(epoch).await;
     let mut unwritten = deltas;
@@ -562,6 +571,13 @@ async fn housekeep(
         match db.maintain().await {
             Ok(done) => done.iter().for_each(|line| info!(done = line, "maintained")),
             Err(error) => warn!(%error, "maintenance failed"),
+        }
+    }
+    if tick.as_ref().is_ok_and(|tick| tick.unsealed) && secrets.keyring.current().is_some() {
+        match db.seal_found(&secrets.keyring).await {
+            Ok(0) => {} // another relay was first
+            Ok(secrets) => info!(secrets, "sealed what was made in SQL"),
+            Err(error) => warn!(%error, "secrets could not be sealed; it is tried again"),
         }
     }
     debug!(epoch, "tick");

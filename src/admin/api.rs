@@ -104,6 +104,12 @@ fn judged_body(operation: &Operation, body: Bytes, takes_json: bool) -> Result<O
     }
     let parsed: Value =
         serde_json::from_slice(&body).map_err(|e| Problem::bad_request(&format!("the body is not JSON: {e}")))?;
+    if has_nul(&parsed) {
+        // PostgreSQL would refuse it, and its log would repeat what stands around it.
+        return Err(Problem::bad_request(
+            "the body has a NUL character (\\u0000), which PostgreSQL's text and jsonb cannot hold",
+        ));
+    }
     let errors = expected.errors(&parsed);
     if !errors.is_empty() {
         return Err(unfit(errors));
@@ -111,6 +117,15 @@ fn judged_body(operation: &Operation, body: Bytes, takes_json: bool) -> Result<O
     let raw =
         serde_json::from_slice::<Box<RawValue>>(&body).map_err(|_| Problem::bad_request("the body is not JSON"))?;
     Ok(Some(raw))
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(entries) => entries.iter().any(has_nul),
+        Value::Object(entries) => entries.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        _ => false,
+    }
 }
 
 fn unfit(errors: Vec<(String, String)>) -> Problem {

@@ -7,6 +7,7 @@ pub mod listen;
 pub mod migrate;
 mod reload;
 pub mod run;
+pub mod seal;
 pub mod status;
 mod watch;
 

@@ -10,7 +10,7 @@ use crate::reconcile::{self, Change, ReconcileError};
 use crate::relay::{Relay, Settings};
 use crate::send::Sender;
 use crate::trace::Tracer;
-use crate::{connect, egress, schema, send};
+use crate::{connect, egress, schema, secrets, send};
 use hyper::header::HeaderValue;
 use sd_notify::NotifyState;
 use std::sync::Arc;
@@ -105,7 +105,8 @@ fn serve_admin(config: &Config, metrics: Metrics) -> Result<(), Box<dyn std::err
     let Some(listen) = config.admin.listen else { return Ok(()) };
     let seat = |connections| -> Result<Seat, Box<dyn std::error::Error + Send + Sync>> {
         let pool = connect::pool(&pooled_settings(config)?, connections, config.database.connect_timeout)?;
-        Ok(Seat::new(pool, config.admin.request_timeout, config.admin.session_idle))
+        let secrets = Arc::new(config.secrets.clone());
+        Ok(Seat::new(pool, config.admin.request_timeout, config.admin.session_idle, secrets))
     };
     admin::serve(listen, &config.admin, seat(config.admin.pool_size)?, seat(1)?, metrics)?;
     Ok(())
@@ -130,7 +131,20 @@ async fn in_step(config: &Config) -> Result<(), ReconcileError> {
             info!(subscription, action, detail, "reconciled");
         }
     }
+    seal_found(config, &client).await;
     Ok(())
+}
+
+/// Seals what the configuration, or SQL, has put into the database. What is left is sealed by the relay's ticks.
+async fn seal_found(config: &Config, client: &tokio_postgres::Client) {
+    if config.secrets.keyring.current().is_none() {
+        return;
+    }
+    match secrets::seal_found(client, &config.secrets.keyring).await {
+        Ok(0) => {}
+        Ok(secrets) => info!(secrets, "sealed"),
+        Err(e) => warn!(error = %e, "secrets could not be sealed yet"),
+    }
 }
 
 /// Puts a relay together from its configuration, after seeing that the schema is the right one.
@@ -181,7 +195,8 @@ pub async fn assemble(
         poll_interval: config.relay.poll_interval,
         drain_deadline: config.relay.drain_deadline,
     };
-    let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?, sender.clone());
+    let secrets = Arc::new(config.secrets.clone());
+    let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?, sender.clone(), secrets);
     Ok(Relay::new(settings, direct, db, sender, endpoints, (metrics.clone(), tracer.clone())))
 }
 

@@ -113,7 +113,7 @@ begin
     perform outbox_relay.check_tls(new.tls, new.url);
     if tg_op = 'UPDATE' and new.signature <> old.signature then
         -- What signs now must fit the new profile.
-        perform outbox_relay.check_secret(new.signature, x.secret)
+        perform outbox_relay.check_stored(new.signature, x.secret, x.form)
         from outbox.signing_key k join outbox_relay.signing_secret x using (subscription_id, key_id)
         where k.subscription_id = new.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
     end if;
