@@ -37,6 +37,7 @@ mod relays;
 mod retry_schedule;
 mod roles;
 mod schema_upgrade;
+mod secrets;
 mod signatures;
 mod stalls;
 mod status_watch;
