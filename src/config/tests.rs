@@ -389,7 +389,7 @@ fn what_is_wrong_with_a_block_is_named_without_its_values() {
             "without NUL",
         ),
         (GOOD.replace("[\"*\"]", "\"hunter2\""), "subscription[1].event_types", "a list of texts"),
-        (format!("{GOOD}secret_file = \"hunter2\"\n"), "subscription[1].secret", "set one of them"),
+        (format!("{GOOD}secret_file = \"hunter2\"\n"), "subscription[1].secret", "set one of secret, secret_file"),
         (
             GOOD.replace("secret = \"hunter2hunter2\"", "secret_file = \"/hunter2\""),
             "subscription[1].secret_file",

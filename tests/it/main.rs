@@ -38,6 +38,8 @@ mod relays;
 mod retry_schedule;
 mod roles;
 mod schema_upgrade;
+mod secrets;
+mod secrets_leak;
 mod signatures;
 mod stalls;
 mod status_watch;

@@ -130,6 +130,11 @@ impl Daemon {
         let _ = self.child.wait();
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM: it is asked to stop.
     pub(crate) fn terminate(&self) {
         self.signal("-TERM");
