@@ -76,15 +76,15 @@ pub(crate) async fn tls_receiver(identity: &Identity, clients: Option<&Authority
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let mut request = Vec::new();
-                while !super::sink::is_complete(&request) {
-                    if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
-                        return;
+                loop {
+                    let mut request = Vec::new();
+                    while !super::sink::is_complete(&request) {
+                        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                            return;
+                        }
                     }
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
                 }
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-                // Until the client closes it.
-                let _ = stream.read_buf(&mut request).await;
             });
         }
     });
