@@ -266,7 +266,9 @@ const URLS: &[(&str, &str)] = &[
     ("https://[fe80::1%25eth0]/", "cannot be parsed"),
     ("https://[::1/", "cannot be parsed"),
     ("https://[::1]x/", "cannot be parsed"),
-    ("https://hooks.example.com:0/", "port is 0"),
+    ("https://hooks.example.com:0/", "port is no number"),
+    ("https://hooks.example.com:/", "port is no number"),
+    ("https://hooks.example.com:0443/", "port is no number"),
     ("https://hooks.example.com:65536/", "cannot be parsed"),
     ("https://hooks.example.com:http/", "cannot be parsed"),
 ];
