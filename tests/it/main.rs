@@ -5,6 +5,7 @@
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
+//! What people hand in who mean harm, or do not look: `hostile_inputs`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`.
 
 mod support;
@@ -19,6 +20,7 @@ mod delivery;
 mod doorbell;
 mod expand;
 mod expand_plans;
+mod hostile_inputs;
 mod http_access;
 mod http_api;
 mod isolation;
