@@ -376,6 +376,8 @@ async fn no_text_becomes_part_of_a_statement() {
     let db = Db::new().await;
     let app = db.session().await;
     app.subscribe("a").await;
+    // One that is as careless as can be has to be found, or nothing was looked for.
+    app.run("create function outbox.careless(name text) returns void language plpgsql as $$begin execute 'select ''' || name || ''''; end$$").await;
     let functions = app
         .query(
             "select p.oid::regproc::text, coalesce(p.proargnames, '{}'), coalesce(p.proargmodes::text[], '{}'), p.proargtypes::regtype[]::text[], p.pronargdefaults::integer, p.prosrc
@@ -427,6 +429,9 @@ async fn no_text_becomes_part_of_a_statement() {
             wrong.extend(complaint.map(|complaint| format!("{statement} with {text:?}: {complaint}")));
         }
     }
+    let found = wrong.len();
+    wrong.retain(|line| !line.starts_with("select outbox.careless("));
+    assert!(found - wrong.len() >= 3, "the careless one was found {} times", found - wrong.len());
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), statements.len(), wrong.join("\n"));
 }
 
