@@ -154,3 +154,6 @@ fn fingerprint(operation: &Operation, asked: &str) -> [u8; 32] {
 fn raw(value: &Value) -> Box<RawValue> {
     RawValue::from_string(value.to_string()).expect("a JSON value is JSON")
 }
+
+#[cfg(test)]
+mod properties;

@@ -5,7 +5,7 @@
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
-//! What people hand in who mean harm, or do not look: `hostile_inputs`.
+//! What people hand in who mean harm, or do not look: `hostile_inputs`, and by chance: `properties`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`.
 
 mod support;
@@ -34,6 +34,7 @@ mod pace;
 mod pooler;
 mod priority;
 mod produce;
+mod properties;
 mod published;
 mod relays;
 mod retry_schedule;
