@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 166] = files![
+const FILES: [(&str, &str); 167] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -71,6 +71,7 @@ const FILES: [(&str, &str); 166] = files![
     "functions/50_subscription/check_reference.sql",
     "functions/50_subscription/header_refusal.sql",
     "functions/50_subscription/check_headers.sql",
+    "functions/50_subscription/url_refusal.sql",
     "functions/50_subscription/check_subscription.sql",
     "functions/50_subscription/version_subscription.sql",
     "functions/50_subscription/require_subscription.sql",

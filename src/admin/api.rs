@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::{Admin, Reply, credentials, json};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use serde_json::value::RawValue;
@@ -55,13 +55,18 @@ pub(crate) async fn call(admin: &Admin, peer: IpAddr, request: Request<Incoming>
 
 /// The whole body, if it is within the limit. No connection to the database is held meanwhile.
 pub(crate) async fn read_body(request: Request<Incoming>, limit: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large")
+            .detail(&format!("more than {limit} bytes"))
+            .hint("Raise admin.max_body_bytes where payloads may be larger.")
+    };
+    // Whoever announces too much is not waited for.
+    if request.body().size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(e) if e.is::<LengthLimitError>() => {
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large")
-                .detail(&format!("more than {limit} bytes"))
-                .hint("Raise admin.max_body_bytes where payloads may be larger."))
-        }
+        Err(e) if e.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(Problem::bad_request("the body broke off")),
     }
 }
@@ -164,3 +169,6 @@ fn fingerprint(operation: &Operation, asked: &str) -> [u8; 32] {
 fn raw(value: &Value) -> Box<RawValue> {
     RawValue::from_string(value.to_string()).expect("a JSON value is JSON")
 }
+
+#[cfg(test)]
+mod properties;

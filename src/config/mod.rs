@@ -9,6 +9,8 @@ mod layers;
 mod level;
 mod postgres;
 mod problem;
+#[cfg(test)]
+mod properties;
 mod reader;
 mod secret;
 mod secrets;

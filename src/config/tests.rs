@@ -7,10 +7,10 @@ use super::*;
 const URL: &str = "postgres://relay:hunter2@db.example.com/shop";
 
 /// A file of its own for one test, removed with it.
-struct TempFile(PathBuf);
+pub(super) struct TempFile(PathBuf);
 
 impl TempFile {
-    fn new(name: &str, text: &str) -> TempFile {
+    pub(super) fn new(name: &str, text: &str) -> TempFile {
         let path = std::env::temp_dir().join(format!("outboxd-config-{}-{name}", std::process::id()));
         std::fs::write(&path, text).expect("a writable temporary directory");
         TempFile(path)
@@ -27,7 +27,7 @@ impl Drop for TempFile {
     }
 }
 
-fn load(file: Option<&TempFile>, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+pub(super) fn load(file: Option<&TempFile>, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     load_with(file, environment, &Overrides::default())
 }
 

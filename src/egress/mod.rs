@@ -208,4 +208,6 @@ impl fmt::Display for Refusal {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `egress`, `tls`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
+//! What people hand in who mean harm, or do not look: `hostile_inputs`, `injection`, and by chance: `properties`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`.
 
 mod support;
@@ -20,8 +21,10 @@ mod doorbell;
 mod egress;
 mod expand;
 mod expand_plans;
+mod hostile_inputs;
 mod http_access;
 mod http_api;
+mod injection;
 mod isolation;
 mod maintain;
 mod managed;
@@ -33,6 +36,7 @@ mod pace;
 mod pooler;
 mod priority;
 mod produce;
+mod properties;
 mod published;
 mod relays;
 mod retry_schedule;

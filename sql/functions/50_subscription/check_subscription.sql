@@ -40,17 +40,7 @@ begin
     end if;
 
     -- The relay judges the URL again, and the address whenever it dials.
-    bad := case
-        when new.url is null then 'is missing'
-        when octet_length(new.url) > 2048 then 'is longer than 2048 bytes'
-        when new.url !~ '^https?://' then 'does not begin with https://'
-        when new.url ~ '^http://' and not insecure then 'is not https:'
-        when new.url ~ '[\s\\[:cntrl:]]' then 'has white space, a backslash or a control character'
-        when new.url ~ '#' then 'has a fragment'
-        when new.url ~ '^https?://[^/?]*@' then 'has a user name or password'
-        when new.url !~ '^https?://(\[[0-9A-Fa-f:.]+\]|[^/?:@\[\]]+)(:[0-9]{1,5})?([/?]|$)' then 'has no valid host and port'
-        when new.url ~ '^https?://[^/?.:\[]+\.?(:[0-9]+)?([/?]|$)' then 'has a host of a single label'
-        end;
+    bad := outbox_relay.url_refusal(new.url, insecure);
     if bad is not null then
         -- The query may hold a token: it is not repeated.
         raise exception using errcode = 'OB010', message = format('url %s %s', quote_nullable(left(split_part(new.url, '?', 1), 200)), bad),
