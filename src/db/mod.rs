@@ -10,8 +10,8 @@ mod trial;
 mod watch;
 
 pub use rows::{
-    Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, SubscriptionRow, Tick, Trial,
-    Tried,
+    Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, SubscriptionRow, Tick,
+    Trial, Tried,
 };
 
 pub use seat::{Answer, CatalogEntry, Credential, Gauges, Holder, Role, Seat, SubscriptionGauge};

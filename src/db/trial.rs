@@ -71,12 +71,7 @@ impl Db {
         result
     }
 
-    async fn try_with_patience(
-        &self,
-        patience: Duration,
-        sql: &str,
-        params: &Params<'_>,
-    ) -> Result<Vec<Row>, DbError> {
+    async fn try_with_patience(&self, patience: Duration, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
         let client = self.pool.get().await?;
         let token = client.cancel_token();
         let mut query = Box::pin(client.query_typed(sql, params));

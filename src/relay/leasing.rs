@@ -45,7 +45,8 @@ impl Relay {
             let skip_filters = self.expand_limit == 0;
             self.expanding = self.slow.at_most(wanted.min(self.expand_limit).max(1));
             let slow = self.slow.begin();
-            let call = lease::Expand { events: self.expanding, skip_filters, patience: self.slow.patience(&slow), slow };
+            let call =
+                lease::Expand { events: self.expanding, skip_filters, patience: self.slow.patience(&slow), slow };
             self.leasing = Some(tokio::spawn(lease::expand(
                 self.db.clone(),
                 self.endpoints.clone(),

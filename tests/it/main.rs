@@ -5,7 +5,7 @@
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
-//! What one leaves open or gets wrong and the others must not feel: `stalls`.
+//! What one leaves open or gets wrong and the others must not feel: `stalls`, `filters`, and `limits` of what one may ask for.
 
 mod support;
 
@@ -19,9 +19,11 @@ mod delivery;
 mod doorbell;
 mod expand;
 mod expand_plans;
+mod filters;
 mod http_access;
 mod http_api;
 mod isolation;
+mod limits;
 mod maintain;
 mod managed;
 mod metrics;

@@ -174,13 +174,14 @@ begin
             select subscription_id, event_seq, now(), 0, 'dead_letter', 'the filter could not be evaluated in time'
             from placed where undecided
             returning subscription_id, event_seq)
-        select b.event_seq, b.event_id, b.tenant_id, b.type, b.payload, b.occurred_at,
+        (select b.event_seq, b.event_id, b.tenant_id, b.type, b.payload, b.occurred_at,
                b.metadata ->> 'traceparent' as traceparent, l.subscription_ids, l.versions,
                null::integer as expanded, null::integer as queued, null::bigint as batch_end, null::pg_snapshot as matched_under,
                null::bigint[] as dead_ids, null::bigint[] as dead_seqs
         from batch b
         join (select event_seq, array_agg(subscription_id) as subscription_ids, array_agg(version) as versions
               from placed where leased group by event_seq) l using (event_seq)
+        order by b.priority desc, b.event_seq)
         union all
         select null, null, null, null, null, null, null, null, null,
                (select count(*) from batch), (select count(*) from placed where not leased and not undecided and not shut and not parked),
