@@ -12,6 +12,8 @@ use tracing::warn;
 
 /// A failed expand is tried again with this fraction of its events.
 const EXPAND_SHRINK: usize = 8;
+/// Bytes of payload that one call brings at most, so that its time is not that of the network.
+const MAX_CALL_BYTES: usize = 16 << 20;
 /// Between two leases, unless there is room for many: a lease call costs about a millisecond.
 const LEASE_PACE: Duration = Duration::from_millis(2);
 
@@ -175,7 +177,7 @@ impl Relay {
             max_in_flight: i32::try_from(self.settings.max_in_flight).unwrap_or(i32::MAX),
             busy_ids,
             busy_counts,
-            bytes: i64::try_from(self.bytes_left()).unwrap_or(i64::MAX),
+            bytes: i64::try_from(self.bytes_left().min(MAX_CALL_BYTES)).unwrap_or(i64::MAX),
         }
     }
 }
