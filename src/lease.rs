@@ -33,6 +33,13 @@ pub enum Leased {
         /// Whether some that are due were left for lack of room.
         more: bool,
     },
+    /// Versions of the subscriptions whose filters do not end, and how many of these events come before.
+    Tried {
+        /// Or why they could not be tried.
+        slow: Result<Vec<(i64, usize)>, DbError>,
+        /// Of how many events.
+        events: usize,
+    },
     /// On hold, or fenced: nothing is handed out.
     Refused,
     /// The log could not be expanded.
@@ -41,16 +48,22 @@ pub enum Leased {
     ClaimFailed(DbError),
 }
 
-/// Expands at most `events` events.
-pub async fn expand(
-    db: Db,
-    endpoints: Arc<Endpoints>,
-    epoch: i32,
-    events: i32,
-    room: Room,
-    skip_filters: bool,
-) -> Leased {
-    match db.expand(epoch, events, &room, skip_filters).await {
+/// How to expand.
+pub struct Expand {
+    /// So many events at most.
+    pub events: usize,
+    /// Evaluate no filter.
+    pub skip_filters: bool,
+    /// Versions of subscriptions whose filters do not end.
+    pub slow: Vec<i64>,
+    /// For so long at most.
+    pub patience: Duration,
+}
+
+/// Expands what is new.
+pub async fn expand(db: Db, endpoints: Arc<Endpoints>, epoch: i32, room: Room, call: Expand) -> Leased {
+    let events = i32::try_from(call.events).unwrap_or(i32::MAX);
+    match db.expand(epoch, events, &room, call.skip_filters, &call.slow, call.patience).await {
         Ok(Some(found)) => {
             let (events, queued, more, prioritised) = (found.events, found.queued, found.more, found.prioritised);
             Leased::Expanded { work: equip(&db, &endpoints, found.leases).await, events, queued, more, prioritised }

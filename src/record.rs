@@ -7,6 +7,7 @@ use crate::outcome::Outcome;
 use crate::trace::TraceContext;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tracing::{error, warn};
 
@@ -21,6 +22,29 @@ pub struct Attempt {
     pub known: Arc<Known>,
     /// Under which epoch.
     pub epoch: i32,
+    /// Its part of what the relay may hold.
+    pub held: Held,
+}
+
+/// Bytes of payload that are held until this is dropped.
+pub struct Held {
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Held {
+    /// Counts the payload of a lease into `total`.
+    pub fn new(lease: &Lease, total: &Arc<AtomicUsize>) -> Self {
+        let bytes = lease.event.as_ref().map_or(0, |event| event.payload.len());
+        total.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, total: total.clone() }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// An attempt with its result.

@@ -5,12 +5,13 @@
 //! way, and as many attempts as `concurrency` allows. So batches grow by themselves with the load: what
 //! finishes while one record call is under way is the next one's batch.
 //!
-//! What it holds in memory is bounded by `concurrency`: leases are taken only into free room, and not at
-//! all while results wait unrecorded. A backlog stays in the log, or as pending rows.
+//! What it holds in memory is bounded by `concurrency` and `max_payload_bytes_held`: leases are taken only into free
+//! room, and not at all while results wait unrecorded. A backlog stays in the log, or as pending rows.
 
 mod leasing;
 mod observe;
 mod session;
+mod slow;
 
 use crate::attempt;
 use crate::config::ConnectSettings;
@@ -18,14 +19,16 @@ use crate::db::{Db, DbError, HealthDelta, Tick};
 use crate::endpoint::Endpoints;
 use crate::lease::{Leased, Work};
 use crate::metrics::{Metrics, Sample, Wakeup};
-use crate::record::{self, Attempt};
+use crate::record::{self, Attempt, Held};
 use crate::secrets::Secrets;
 use crate::send::Sender;
 use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
+use slow::Slow;
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -57,6 +60,8 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// Events expanded in one call.
     pub batch: usize,
+    /// Bytes of payload held at once, counted for each delivery.
+    pub max_payload_bytes_held: usize,
     /// Whether to use LISTEN; polling alone works too.
     pub listen: bool,
     /// How often to look without having been told.
@@ -107,6 +112,8 @@ pub struct Relay {
     /// Most events of the next expand: cut when one fails, so that what is too much, or does not end,
     /// is found alone.
     expand_limit: usize,
+    /// What is known of filters that do not end.
+    slow: Slow,
     expand_at: Instant,
     claim_retry: Duration,
     expand_retry: Duration,
@@ -118,6 +125,8 @@ pub struct Relay {
     leased_at: Instant,
     lease_at: Instant,
     attempts: JoinSet<record::Result>,
+    /// Bytes of payload in attempts and results.
+    held: Arc<AtomicUsize>,
     in_flight: HashMap<i64, i32>,
     results: Vec<record::Result>,
     recording: Option<JoinHandle<record::Done>>,
@@ -200,6 +209,7 @@ impl Relay {
             prioritised: false,
             fan_out: 1.0,
             expand_limit: usize::MAX,
+            slow: Slow::new(),
             expand_at: now,
             claim_retry: RETRY.0,
             expand_retry: RETRY.0,
@@ -209,6 +219,7 @@ impl Relay {
             leased_at: now,
             lease_at: now,
             attempts: JoinSet::new(),
+            held: Arc::default(),
             in_flight: HashMap::new(),
             results: Vec::new(),
             recording: None,
@@ -409,7 +420,8 @@ impl Relay {
         for (lease, known) in work {
             *self.in_flight.entry(lease.subscription_id).or_default() += 1;
             *self.unrecorded.entry(self.epoch).or_default() += 1;
-            let attempt = Arc::new(Attempt { lease, known, epoch: self.epoch });
+            let held = Held::new(&lease, &self.held);
+            let attempt = Arc::new(Attempt { lease, known, epoch: self.epoch, held });
             let (sender, tracer, excerpt_bytes) = (self.sender.clone(), self.tracer.clone(), self.excerpt_bytes);
             self.attempts.spawn(async move {
                 let finished = attempt::make(&sender, &tracer, &attempt.lease, &attempt.known, excerpt_bytes).await;

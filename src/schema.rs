@@ -22,7 +22,8 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 167] = files![
+const FILES: [(&str, &str); 174] = files![
+    "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -32,6 +33,10 @@ const FILES: [(&str, &str); 167] = files![
     "functions/20_expand/matches.sql",
     "functions/10_produce/published.sql",
     "functions/10_produce/assert_published.sql",
+    "functions/20_expand/payload_text.sql",
+    "functions/20_expand/begin_trial.sql",
+    "functions/20_expand/try_filters.sql",
+    "functions/20_expand/take_out.sql",
     "functions/20_expand/expand.sql",
     "functions/30_deliver/load_subscriptions.sql",
     "functions/30_deliver/claim.sql",
@@ -72,6 +77,8 @@ const FILES: [(&str, &str); 167] = files![
     "functions/50_subscription/header_refusal.sql",
     "functions/50_subscription/check_headers.sql",
     "functions/50_subscription/url_refusal.sql",
+    "functions/05_limit/check_limits.sql",
+    "functions/05_limit/check_room.sql",
     "functions/50_subscription/check_subscription.sql",
     "functions/50_subscription/version_subscription.sql",
     "functions/50_subscription/require_subscription.sql",

@@ -187,6 +187,25 @@ comment on table outbox_relay.route is 'Where expand looks: one row for each pat
 comment on column outbox_relay.route.paced is 'It has a rate limit: nothing is born leased, outbox_relay.claim counts.';
 comment on index outbox_relay.route_subscription_id_idx is 'Finds the rows of a subscription that has changed.';
 
+-- What subscribes and resumes of one tenant meet on, so that two at once cannot both pass a limit that counts.
+create table outbox_relay.tenant_room (
+    tenant_id text primary key,
+    xact      xid8 not null default pg_current_xact_id()
+) with (fillfactor = 50);
+comment on table outbox_relay.tenant_room is 'A row for each tenant that has subscribed: whoever adds to what is counted locks it, see outbox_relay.check_room.';
+comment on column outbox_relay.tenant_room.xact is 'Who added last. A snapshot of before it fails to serialize rather than count what it cannot see.';
+
+create table outbox_relay.slow_filter (
+    tenant_id       text not null,
+    subscription_id bigint not null,
+    version         bigint not null,
+    event_seq       bigint not null,
+    found_at        timestamptz not null default now(),
+    primary key (tenant_id, version)
+);
+comment on table outbox_relay.slow_filter is 'Filters that did not end in time and were taken out, by the subscription''s version; three of a tenant within an hour are its last ones for that time.';
+comment on column outbox_relay.slow_filter.event_seq is 'The last event of the batch in which it was found.';
+
 create table outbox_relay.pace (
     subscription_id bigint primary key,
     spent_until     timestamptz not null

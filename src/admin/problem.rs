@@ -171,6 +171,9 @@ fn of_outbox(code: &str) -> Option<(StatusCode, &'static str)> {
         "OB040" => (StatusCode::CONFLICT, "A lock could not be had in time"),
         "OB060" => (StatusCode::BAD_REQUEST, "The cursor is of another list"),
         "OB061" => (UNPROCESSABLE, "The Idempotency-Key was used for another request"),
+        "OB070" => (StatusCode::CONFLICT, "The tenant has as many subscriptions as it may"),
+        "OB071" => (StatusCode::CONFLICT, "An event would be for too many subscriptions"),
+        "OB072" => (StatusCode::TOO_MANY_REQUESTS, "Too many filters of the tenant did not end in time"),
         _ if code.starts_with("OB") => (UNPROCESSABLE, "Refused"),
         _ => return None,
     })

@@ -191,6 +191,7 @@ pub async fn assemble(
         concurrency: config.relay.concurrency,
         max_in_flight: config.relay.max_in_flight,
         batch: config.relay.batch,
+        max_payload_bytes_held: config.relay.max_payload_bytes_held,
         listen: config.relay.listen,
         poll_interval: config.relay.poll_interval,
         drain_deadline: config.relay.drain_deadline,

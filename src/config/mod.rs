@@ -100,6 +100,8 @@ pub struct Relay {
     pub max_in_flight: usize,
     /// Events an expand takes.
     pub batch: usize,
+    /// Bytes of payload held at once, counted for each delivery.
+    pub max_payload_bytes_held: usize,
     /// Whether LISTEN is used.
     pub listen: bool,
     /// The longest sleep.
@@ -349,6 +351,7 @@ impl Relay {
         let concurrency = reader.number("relay.concurrency", 1..=65_536);
         let max_in_flight = reader.number("relay.max_in_flight", 1..=65_536);
         let batch = reader.number("relay.batch", 1..=10_000);
+        let max_payload_bytes_held = reader.number("relay.max_payload_bytes_held", 1 << 20..=1 << 36);
         let listen = reader.boolean("relay.listen");
         let poll_interval = reader.duration("relay.poll_interval", millis(10)..=minutes(60));
         let drain_deadline = reader.duration("relay.drain_deadline", Duration::ZERO..=minutes(60));
@@ -359,6 +362,7 @@ impl Relay {
             concurrency: concurrency?,
             max_in_flight: max_in_flight?,
             batch: batch?,
+            max_payload_bytes_held: max_payload_bytes_held?,
             listen: listen?,
             poll_interval: poll_interval?,
             drain_deadline: drain_deadline?,

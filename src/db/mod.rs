@@ -8,11 +8,12 @@ mod offer;
 mod rows;
 mod seat;
 mod secrets;
+mod trial;
 mod watch;
 
 pub use rows::{
     Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, StoredKey, SubscriptionRow,
-    Tick,
+    Tick, Trial, Tried,
 };
 
 pub use seat::{Answer, CatalogEntry, Credential, Gauges, Holder, Role, Seat, SubscriptionGauge};
@@ -27,6 +28,7 @@ use crate::reconcile::Change;
 use crate::schema::describe;
 use crate::secrets::{Keyring, SealingError};
 use deadpool_postgres::Pool;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio_postgres::error::{Severity, SqlState};
@@ -62,8 +64,13 @@ impl DbError {
 
     /// Whether less work, or other work, might have gone well: it was refused, or ran out of its time.
     pub fn blames_the_work(&self) -> bool {
+        self.was_too_slow() || self.is_refusal()
+    }
+
+    /// Whether it ran out of its time.
+    pub fn was_too_slow(&self) -> bool {
         let cancelled = matches!(self, Self::Postgres(e) if e.code() == Some(&SqlState::QUERY_CANCELED));
-        cancelled || self.is_refusal() || matches!(self, Self::Timeout(_))
+        cancelled || matches!(self, Self::Timeout(_))
     }
 
     /// Whether somebody's open transaction holds a row that is needed.
@@ -110,7 +117,8 @@ impl Db {
     }
 
     /// Turns the next events of the log into deliveries. `None`: on hold, or fenced. With `skip_filters`
-    /// no filter is evaluated: whoever has one gets a dead letter.
+    /// no filter is evaluated: whoever has one gets a dead letter. So do the subscriptions of `slow`, in these
+    /// versions, and are disabled. After `patience` it is cancelled.
     ///
     /// # Errors
     /// If the database cannot be asked; nothing was expanded then.
@@ -120,11 +128,14 @@ impl Db {
         events: i32,
         room: &Room,
         skip_filters: bool,
+        slow: &[i64],
+        patience: Duration,
     ) -> Result<Option<Expanded>, DbError> {
-        let sql = "select * from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7, $8)";
+        let sql = "select * from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
         let rows = self
-            .query(
+            .query_with_patience(
                 "expand",
+                patience,
                 sql,
                 &[
                     (&epoch, Type::INT4),
@@ -135,6 +146,8 @@ impl Db {
                     (&room.busy_counts, Type::INT4_ARRAY),
                     (&skip_filters, Type::BOOL),
                     (&self.asynchronous, Type::BOOL),
+                    (&slow, Type::INT8_ARRAY),
+                    (&room.bytes, Type::INT8),
                 ],
             )
             .await?;
@@ -168,7 +181,7 @@ impl Db {
     /// If the database cannot be asked; nothing was leased then.
     pub async fn claim(&self, epoch: i32, room: &Room) -> Result<Option<Claimed>, DbError> {
         let sql = "select *, (extract(epoch from next_due_at - clock_timestamp()) * 1000)::int8 as next_due_ms
-                   from outbox_relay.claim($1, $2, $3, $4, $5, $6)";
+                   from outbox_relay.claim($1, $2, $3, $4, $5, $6, $7)";
         let rows = self
             .query(
                 "claim",
@@ -180,21 +193,26 @@ impl Db {
                     (&room.busy_ids, Type::INT8_ARRAY),
                     (&room.busy_counts, Type::INT4_ARRAY),
                     (&self.asynchronous, Type::BOOL),
+                    (&room.bytes, Type::INT8),
                 ],
             )
             .await?;
         let Some((summary, rows)) = rows.split_last() else { return Ok(None) };
-        let lease = |row: &Row| Lease {
+        // One payload for all deliveries of an event.
+        let mut events: HashMap<i64, Arc<Event>> = HashMap::new();
+        let mut lease = |row: &Row| Lease {
             subscription_id: row.get("subscription_id"),
             version: row.get("version"),
             event_seq: row.get("event_seq"),
-            event: row.get::<_, Option<Uuid>>("event_id").map(|_| Arc::new(event(row))),
+            event: row
+                .get::<_, Option<Uuid>>("event_id")
+                .map(|_| events.entry(row.get("event_seq")).or_insert_with(|| Arc::new(event(row))).clone()),
             attempts: row.get("attempts"),
             cause: Cause::from_name(row.get("cause")),
             is_fresh: false,
         };
         Ok(Some(Claimed {
-            leases: rows.iter().map(lease).collect(),
+            leases: rows.iter().map(&mut lease).collect(),
             next_due: from_now(summary, "next_due_ms"),
             more: summary.get("more"),
         }))
@@ -429,13 +447,16 @@ impl Db {
     async fn query(&self, call: &str, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
         let began = Instant::now();
         let result = self.try_query(sql, params).await;
-        let how = match &result {
+        self.metrics.called(call, Self::how(&result), began.elapsed());
+        result
+    }
+
+    fn how<T>(result: &Result<T, DbError>) -> &'static str {
+        match result {
             Ok(_) => "ok",
             Err(e) if e.is_refusal() => "refused",
             Err(_) => "failed",
-        };
-        self.metrics.called(call, how, began.elapsed());
-        result
+        }
     }
 
     async fn try_query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {

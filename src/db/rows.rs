@@ -78,6 +78,34 @@ impl Cause {
     }
 }
 
+/// Where a search for a slow filter stands: handed from call to call.
+#[derive(Clone, Debug, Default)]
+pub struct Trial {
+    /// Everything up to this event and subscription has been tried.
+    pub after: (i64, i64),
+    /// Versions of subscriptions that are convicted.
+    pub slow: Vec<i64>,
+    /// Versions tried so far.
+    pub versions: Vec<i64>,
+    /// What each of them has taken.
+    pub ms: Vec<f32>,
+}
+
+/// What one call of the search brought.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// The version of the subscription whose filter is suspected.
+    pub suspect: Option<i64>,
+    /// Whether that needs no second opinion.
+    pub is_sure: bool,
+    /// Events of the batch before the one at which the search stopped.
+    pub events_before: usize,
+    /// Where the next call goes on, if no filter is suspected.
+    pub next: Trial,
+    /// Whether there is nothing left to try.
+    pub is_done: bool,
+}
+
 /// A delivery leased to this relay.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -134,6 +162,8 @@ pub struct Room {
     pub busy_ids: Vec<i64>,
     /// How many each, parallel to `busy_ids`.
     pub busy_counts: Vec<i32>,
+    /// Bytes of payload it can take in, counted for each lease.
+    pub bytes: i64,
 }
 
 /// The result of an attempt as `outbox_relay.record` takes it.

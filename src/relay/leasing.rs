@@ -1,16 +1,19 @@
 //! The relay getting work: how much, when, and what to do with what came.
 
-use super::{RETRY, Relay, TICK};
+use super::{RETRY, Relay, TICK, slow};
 use crate::db::Room;
 use crate::lease::{self, Leased};
 use crate::metrics::Wakeup;
 use crate::wake::Direct;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
 /// A failed expand is tried again with this fraction of its events.
 const EXPAND_SHRINK: usize = 8;
+/// Bytes of payload that one call brings at most, so that its time is not that of the network.
+const MAX_CALL_BYTES: usize = 16 << 20;
 /// Between two leases, unless there is room for many: a lease call costs about a millisecond.
 const LEASE_PACE: Duration = Duration::from_millis(2);
 
@@ -35,17 +38,23 @@ impl Relay {
             // What is not to wait its turn lies behind what is: all of it goes to the queue, where claim can choose.
             let fitting = if self.prioritised { f64::INFINITY } else { (room as f64 / self.fan_out).ceil() };
             let wanted = fitting.clamp(1.0, self.settings.batch as f64) as usize;
-            // A batch of one has failed: on with it, whatever its filters would say.
+            if self.slow.is_wanted() {
+                let (events, found) = (self.expanding, slow::find(self.db.clone(), self.epoch, self.expanding));
+                self.leasing = Some(tokio::spawn(async move { Leased::Tried { slow: found.await, events } }));
+                return;
+            }
+            // A batch of one has failed, and no filter was to blame: on with it, whatever its filters would say.
             let skip_filters = self.expand_limit == 0;
-            self.expanding = wanted.min(self.expand_limit).max(1);
-            let events = i32::try_from(self.expanding).unwrap_or(i32::MAX);
+            self.expanding = self.slow.at_most(wanted.min(self.expand_limit).max(1));
+            let slow = self.slow.begin();
+            let call =
+                lease::Expand { events: self.expanding, skip_filters, patience: self.slow.patience(&slow), slow };
             self.leasing = Some(tokio::spawn(lease::expand(
                 self.db.clone(),
                 self.endpoints.clone(),
                 self.epoch,
-                events,
                 lease_room,
-                skip_filters,
+                call,
             )));
         } else if !self.log_wanted && self.wants_door() {
             self.try_to_sleep(now).await;
@@ -75,6 +84,7 @@ impl Relay {
                 self.prioritised = prioritised;
                 let deliveries = work.len() + queued;
                 self.expand_retry = RETRY.0;
+                self.slow.on_expanded(events, self.expanding, now);
                 self.expand_limit = self.expand_limit.max(1).saturating_mul(2);
                 let polled = std::mem::take(&mut self.polled);
                 if events > 0 {
@@ -112,11 +122,25 @@ impl Relay {
                 warn!(%error, retry_ms = self.expand_retry.as_millis() as u64, "the log could not be expanded");
                 self.doubt_after(&error).await;
                 self.log_wanted = true;
-                if error.blames_the_work() {
-                    self.expand_limit = if self.expanding == 1 { 0 } else { (self.expanding / EXPAND_SHRINK).max(1) };
+                if error.was_too_slow() {
+                    if self.slow.on_expand_too_slow() {
+                        self.expand_less();
+                    }
+                } else if error.blames_the_work() {
+                    self.expand_less();
                 }
                 self.expand_at = now + self.expand_retry;
                 self.expand_retry = (self.expand_retry * 2).min(RETRY.1);
+            }
+            Leased::Tried { slow, events } => {
+                self.log_wanted = true;
+                let found = slow.unwrap_or_else(|error| {
+                    warn!(%error, "the filters could not be tried");
+                    Vec::new()
+                });
+                if !self.slow.on_tried(found, events) {
+                    self.expand_less();
+                }
             }
             Leased::ClaimFailed(error) => {
                 warn!(%error, retry_ms = self.claim_retry.as_millis() as u64, "nothing could be claimed");
@@ -127,10 +151,20 @@ impl Relay {
         }
     }
 
+    /// Fewer events next time; after a single one, no filters.
+    fn expand_less(&mut self) {
+        self.expand_limit = if self.expanding == 1 { 0 } else { (self.expanding / EXPAND_SHRINK).max(1) };
+    }
+
+    /// Bytes of payload that may be taken in now.
+    fn bytes_left(&self) -> usize {
+        self.settings.max_payload_bytes_held.saturating_sub(self.held.load(Ordering::Relaxed))
+    }
+
     /// Leases that may be taken now.
     pub(super) fn room(&self) -> usize {
         let unrecorded = self.results.len() + self.recording_count + self.held_up.len();
-        if !self.has_ticked || unrecorded > 2 * self.settings.concurrency {
+        if !self.has_ticked || self.bytes_left() == 0 || unrecorded > 2 * self.settings.concurrency {
             return 0;
         }
         self.settings.concurrency.saturating_sub(self.attempts.len())
@@ -143,6 +177,7 @@ impl Relay {
             max_in_flight: i32::try_from(self.settings.max_in_flight).unwrap_or(i32::MAX),
             busy_ids,
             busy_counts,
+            bytes: i64::try_from(self.bytes_left().min(MAX_CALL_BYTES)).unwrap_or(i64::MAX),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! With the real program: `delivery` and `answers`, `egress`, `tls`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
 //! What people hand in who mean harm, or do not look: `hostile_inputs`, `injection`, and by chance: `properties`.
-//! What one leaves open or gets wrong and the others must not feel: `stalls`.
+//! What one leaves open or gets wrong and the others must not feel: `stalls`, `filters`, and `limits` of what one may ask for.
 
 mod support;
 
@@ -21,11 +21,13 @@ mod doorbell;
 mod egress;
 mod expand;
 mod expand_plans;
+mod filters;
 mod hostile_inputs;
 mod http_access;
 mod http_api;
 mod injection;
 mod isolation;
+mod limits;
 mod maintain;
 mod managed;
 mod metrics;

@@ -100,6 +100,12 @@ async fn a_filter_that_does_not_end_gives_a_dead_letter_that_says_so() {
         .one("select x.verdict || ': ' || x.detail from outbox.event e, outbox.explain(e.event_id) x where e.tenant_id = 'a' and x.name = 'slow'")
         .await;
     assert_eq!(explained, "dead_letter: the filter could not be evaluated in time");
+    // Nobody else pays for it again: the subscription is disabled until somebody mends and resumes it.
+    let reason: String = session
+        .one(&format!("select disabled_reason from outbox.subscription where subscription_id = {}", slow.id))
+        .await;
+    assert!(reason.starts_with("its filter did not end within"), "{reason}");
+    session.run(&format!("select outbox.resume({})", slow.id)).await;
     // And filters are looked at again.
     session
         .run("insert into outbox.event (type, tenant_id, payload) values ('order.created', 'a', '{\"s\": \"xxxxxx\"}')")

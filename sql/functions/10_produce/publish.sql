@@ -25,6 +25,11 @@ begin
     elsif octet_length(publish.ordering_key) > 255 then
         raise exception using errcode = 'OB005', message = 'ordering_key is longer than 255 bytes',
             hint = 'Use the identifier of what must stay in order, as an order number.';
+    elsif octet_length(publish.metadata::text) > outbox_relay.limit_of('max_metadata_bytes') then
+        raise exception using errcode = 'OB005',
+            message = format('metadata of %s bytes is over the limit of %s (setting max_metadata_bytes)', octet_length(publish.metadata::text),
+                outbox_relay.limit_of('max_metadata_bytes')),
+            hint = 'Metadata is for what travels with an event, as traceparent; put content into the payload.';
     end if;
     publish.tenant_id := coalesce(publish.tenant_id, 'default');
     publish.event_id := coalesce(publish.event_id,

@@ -23,7 +23,7 @@ begin
             hint = 'RFC 3339, which receivers read, writes the years 1 to 9999; leave occurred_at out for now().';
     else
         raise exception using errcode = 'OB003',
-            message = format('payload of %s bytes is over the limit of %s', pg_column_size(new.payload #> '{}'),
+            message = format('payload of %s bytes is over the limit of %s (setting max_payload_bytes)', pg_column_size(new.payload #> '{}'),
                 (select value from outbox.setting where name = 'max_payload_bytes')),
             hint = 'Send a reference to large content, or raise the limit: select outbox.set(''max_payload_bytes'', ''…'').';
     end if;

@@ -1,6 +1,7 @@
 create or replace function outbox_relay.expand(
     epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer,
-    busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean)
+    busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean,
+    slow_versions bigint[] default '{}', byte_limit bigint default 67108864)
 returns table (
     event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamptz, traceparent text,
     subscription_ids bigint[], versions bigint[], expanded integer, queued integer, more boolean, prioritised boolean)
@@ -48,7 +49,12 @@ as $$
 --
 -- With skip_filters no filter is evaluated: whoever has one gets a dead letter that says so. The relay
 -- asks for that, for a single event, after a batch of one has failed: a filter that takes for ever on
--- some payload must not stop everybody else.
+-- some payload must not stop everybody else. slow_versions are subscriptions whose filters outbox_relay.try_filters has
+-- found not to end: they get a dead letter for the events of this call, and are disabled in the same transaction, so
+-- that nothing lies between. With three of a tenant none of its filters is evaluated.
+--
+-- No more than byte_limit is leased, counted in bytes of payload as text for each lease, but one at least; what goes
+-- beyond is queued. A payload that cannot be written within bounds (payload_text) is given up.
 --
 -- Rejected: a flag or a pending table with SKIP LOCKED (3 to 7 thousand events/s on the plan that stale
 -- statistics give, 2 dead rows an event; this walk: 45 to 80 thousand, none). A high-water mark of
@@ -68,6 +74,12 @@ declare
     batch_end     bigint;
     new_id        bigint;
     began_seq     bigint;
+    slow_tenants  text[] := '{}';
+    bytes_left    bigint := byte_limit;
+    fitting       integer;             -- leases of an event that bytes are left for
+    beyond_ids    bigint[] := '{}';     -- leased in vain: no bytes left
+    beyond_seqs   bigint[] := '{}';
+    vast          bigint[] := '{}';     -- events that cannot be written
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -94,6 +106,11 @@ begin
     end if;
     select c.seen, case when not opened then c.target end as target, case when not opened then c.position end as position into began_at;
 
+    if slow_versions <> '{}' then
+        slow_tenants := array(select v.tenant_id from outbox_relay.subscription_version v
+                              where v.version = any (slow_versions) group by v.tenant_id having count(*) >= 3);
+    end if;
+
     for r in
         with batch as materialized (
             select * from (
@@ -112,7 +129,8 @@ begin
         matched as materialized (
             select b.event_seq, b.priority, b.deliver_at, m.subscription_id, m.version, m.max_in_flight, m.paced,
                    case when m.ordered then outbox_relay.queue_key(b.ordering_key) end as ordering_key,
-                   b.deliver_at is null or b.deliver_at <= now() as due, m.filter is not null and expand.skip_filters as undecided
+                   b.deliver_at is null or b.deliver_at <= now() as due, m.filter is not null
+                       and (expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants)) as undecided
             from batch b
             cross join lateral (
                 -- order.line.created is wanted as itself, as order.line.*, order.* and *; outboxd's own types not as *
@@ -123,7 +141,7 @@ begin
                 -- offset 0 keeps this a look-up by the primary key, whatever the statistics say
                 select m.* from outbox_relay.route m where m.tenant_id = b.tenant_id and m.pattern = p.pattern offset 0) m
             where b.addressed_to is null
-              and (m.filter is null or expand.skip_filters
+              and (m.filter is null or expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants)
                   or coalesce(jsonb_path_query_first(b.payload, m.filter, '{}', true) not in ('false', 'null'), false))),
         keyed as (
             select k.subscription_id, k.event_seq, row_number() over (partition by k.subscription_id, k.ordering_key order by k.event_seq) > 1 as parked,
@@ -156,13 +174,14 @@ begin
             select subscription_id, event_seq, now(), 0, 'dead_letter', 'the filter could not be evaluated in time'
             from placed where undecided
             returning subscription_id, event_seq)
-        select b.event_seq, b.event_id, b.tenant_id, b.type, b.payload::text as payload, b.occurred_at,
+        (select b.event_seq, b.event_id, b.tenant_id, b.type, b.payload, b.occurred_at,
                b.metadata ->> 'traceparent' as traceparent, l.subscription_ids, l.versions,
                null::integer as expanded, null::integer as queued, null::bigint as batch_end, null::pg_snapshot as matched_under,
                null::bigint[] as dead_ids, null::bigint[] as dead_seqs
         from batch b
         join (select event_seq, array_agg(subscription_id) as subscription_ids, array_agg(version) as versions
               from placed where leased group by event_seq) l using (event_seq)
+        order by b.priority desc, b.event_seq)
         union all
         select null, null, null, null, null, null, null, null, null,
                (select count(*) from batch), (select count(*) from placed where not leased and not undecided and not shut and not parked),
@@ -170,9 +189,31 @@ begin
                (select array_agg(subscription_id) from given_up), (select array_agg(event_seq) from given_up)
     loop
         if r.event_seq is not null then
-            event_seq := r.event_seq; event_id := r.event_id; tenant_id := r.tenant_id; type := r.type; payload := r.payload;
+            event_seq := r.event_seq; event_id := r.event_id; tenant_id := r.tenant_id; type := r.type;
             occurred_at := r.occurred_at; traceparent := r.traceparent; subscription_ids := r.subscription_ids; versions := r.versions;
-            return next;
+            if bytes_left <= 0 then
+                fitting := 0;
+            else
+                payload := case when pg_column_size(r.payload) < 400 then r.payload::text else outbox_relay.payload_text(r.payload) end;
+                if payload is null then
+                    vast := vast || event_seq;
+                    continue;
+                end if;
+                fitting := least(bytes_left / greatest(octet_length(payload), 1), cardinality(subscription_ids));
+                if bytes_left = byte_limit then
+                    fitting := greatest(fitting, 1);
+                end if;
+            end if;
+            if fitting < cardinality(subscription_ids) then
+                beyond_ids := beyond_ids || subscription_ids[fitting + 1:];
+                beyond_seqs := beyond_seqs || array_fill(event_seq, array[cardinality(subscription_ids) - fitting]);
+                subscription_ids := subscription_ids[:fitting];
+                versions := versions[:fitting];
+            end if;
+            if fitting > 0 then
+                bytes_left := bytes_left - cardinality(subscription_ids) * octet_length(payload)::bigint;
+                return next;
+            end if;
         else
             expanded := r.expanded; queued := r.queued; batch_end := r.batch_end; matched_under := r.matched_under;
             if r.dead_ids is not null then
@@ -180,6 +221,20 @@ begin
             end if;
         end if;
     end loop;
+    if slow_versions <> '{}' then
+        perform outbox_relay.take_out(slow_versions, batch_end);
+    end if;
+    if beyond_ids <> '{}' then
+        update outbox_relay.queue q set state = 'pending', epoch = null, next_attempt_at = now()
+        from unnest(beyond_ids, beyond_seqs) b (subscription_id, event_seq)
+        where q.subscription_id = b.subscription_id and q.event_seq = b.event_seq;
+        queued := queued + cardinality(beyond_ids);
+    end if;
+    if vast <> '{}' then
+        perform outbox_relay.give_up(q.subscription_id, q.event_seq, 'the payload as JSON text is over eight times max_payload_bytes')
+        from outbox_relay.queue q join unnest(vast) v (event_seq) using (event_seq)
+        where q.epoch = expand.epoch;
+    end if;
 
     -- A target that an earlier call opened says nothing of what was committed since: look again.
     more := expanded = event_limit or not opened;

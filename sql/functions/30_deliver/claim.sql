@@ -1,6 +1,7 @@
 create or replace function outbox_relay.claim(
     epoch integer, lease_limit integer, default_max_in_flight integer,
-    busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean)
+    busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean,
+    byte_limit bigint default 67108864)
 returns table (
     event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamptz, traceparent text,
     subscription_id bigint, version bigint, attempts integer, cause text, next_due_at timestamptz, more boolean)
@@ -22,6 +23,8 @@ as $$
 --   admit    what each of them may be given: room, and where there is one, rate limit and circuit
 --   pick     so many of each, the highest priority and then the longest due first; their rows are locked
 --   sort out what is too old is given up, what is not the first of its ordering key is parked
+--   weigh    no more than byte_limit, in bytes of payload as text, but one at least; a payload that cannot be written
+--            within bounds (payload_text) is given up
 --   lease    the rest
 --
 -- Each step is a statement of its own, because the judgement of an ordering key needs a snapshot taken after
@@ -184,6 +187,26 @@ begin
             next_due_at := now();       -- it has used room: look again at once
         end loop;
     end if;
+
+    for r in
+        select w.nth, w.id, w.seq, w.bytes is null as vast
+        from (select p.nth, p.id, p.seq, b.bytes, sum(b.bytes) over (order by p.nth) - b.bytes as before
+              from unnest(picked.ids, picked.seqs) with ordinality p (id, seq, nth)
+              cross join lateral (
+                  select case when pg_column_size(e.payload) < 400 then octet_length(e.payload::text)
+                         else octet_length(outbox_relay.payload_text(e.payload)) end as bytes
+                  from outbox.event e where e.event_seq = p.seq offset 0) b
+              where p.id is not null) w
+        where w.bytes is null or w.before > 0 and w.before + w.bytes > byte_limit
+    loop
+        if r.vast then
+            perform outbox_relay.give_up(r.id, r.seq, 'the payload as JSON text is over eight times max_payload_bytes');
+        else
+            more := true;
+        end if;
+        picked.ids[r.nth] := null;
+        next_due_at := now();
+    end loop;
 
     for r in
         with leased as (

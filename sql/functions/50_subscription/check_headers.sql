@@ -14,9 +14,6 @@ declare
 begin
     if jsonb_typeof(headers) <> 'object' then
         raise exception using errcode = 'OB016', message = 'headers is not a JSON object', hint = 'Use {"name": "value"}.';
-    elsif (select count(*) from jsonb_object_keys(headers)) > 32 or octet_length(headers::text) > 8192 then
-        raise exception using errcode = 'OB016', message = 'headers has more than 32 entries or 8192 bytes',
-            hint = 'Many receivers refuse larger heads. Put what belongs to the event into its payload.';
     end if;
     for h in select e.key, e.value, n.name, count(*) over (partition by n.name) as times
              from jsonb_each(headers) e cross join translate(lower(e.key), '_', '-') n (name) loop

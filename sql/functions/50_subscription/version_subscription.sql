@@ -14,6 +14,7 @@ begin
         select new.tenant_id, p, new.subscription_id, new.version, new.filter, new.max_in_flight, new.ordered, new.rate_limit is not null
         from unnest(patterns) p;
     end if;
+    perform outbox_relay.check_room(old, new, patterns);
     if new.rate_limit is not null then
         insert into outbox_relay.pace (subscription_id, spent_until) values (new.subscription_id, '-infinity') on conflict do nothing;
     end if;
