@@ -331,3 +331,68 @@ impl StoredKey {
         matches!(self.stored, Stored::Reference(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn row(stored: Vec<Stored>) -> SubscriptionRow {
+        let key = |(n, stored)| StoredKey { key_id: format!("key-{n}"), stored, expires_at: None };
+        SubscriptionRow {
+            subscription_id: 7,
+            version: 1,
+            tenant_id: "default".into(),
+            url: "https://hooks.example.com/in?token=hunter2".into(),
+            headers: r#"{"X-Team": "hunter2"}"#.into(),
+            signature: "standard".into(),
+            signature_header: None,
+            envelope: "standard".into(),
+            timeout: Duration::from_secs(1),
+            keys: stored.into_iter().enumerate().map(key).collect(),
+        }
+    }
+
+    async fn known(stored: Vec<Stored>) -> (Arc<Known>, Vec<Renamed>) {
+        let endpoints = Endpoints::new(HeaderValue::from_static("test"), Arc::default());
+        let rows = vec![row(stored)];
+        let opened = endpoints.open(&rows).await;
+        let renamed = endpoints.keep(rows, opened, &[]);
+        let known = endpoints.lock().get(&7).cloned();
+        endpoints.clear();
+        assert!(endpoints.lock().is_empty());
+        (known.expect("kept"), renamed)
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_had_is_left_out_and_named_if_nothing_is_left() {
+        let plain = || Stored::Plain(Secret::new(SECRET.into()));
+        let sealed = || Stored::Sealed { with: "0123456789abcdef".into(), bytes: vec![1; 60] };
+        let missing = || Stored::Reference("env:OUTBOXD_SECRET_NOBODY_SETS_THIS".into());
+        let (one, _) = known(vec![sealed(), plain(), missing()]).await;
+        let endpoint = one.endpoint.as_ref().expect("one signs");
+        assert_eq!(endpoint.keys.iter().map(|key| key.key_id.as_str()).collect::<Vec<_>>(), ["key-1"]);
+        assert!(one.stale_at.is_some(), "what could not be read is looked for again");
+        let (none, _) = known(vec![sealed()]).await;
+        let reason = none.endpoint.as_ref().expect_err("none signs");
+        assert!(reason.contains("0123456789abcdef") && none.stale_at.is_none(), "{reason}");
+        let (none, _) = known(vec![missing()]).await;
+        assert_eq!(
+            none.endpoint.as_ref().err().map(String::as_str),
+            Some("env:OUTBOXD_SECRET_NOBODY_SETS_THIS: the variable is not set")
+        );
+    }
+
+    #[tokio::test]
+    async fn debug_shows_neither_secret_nor_header_nor_query() {
+        let stored = Stored::Plain(Secret::new(SECRET.into()));
+        let key = StoredKey { key_id: "k".into(), stored: stored.clone(), expires_at: None };
+        let (known, _) = known(vec![stored]).await;
+        let shown = format!("{known:?} {:?} {key:?}", known.endpoint.as_ref().map(|endpoint| &endpoint.keys));
+        assert!(shown.contains("key-0") && shown.contains("hooks.example.com"), "{shown}");
+        for hidden in ["hunter2", "whsec", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
+    }
+}

@@ -45,10 +45,23 @@ where
     Ok(tracing_subscriber::registry().with(level).with(without_parameters()).with(lines))
 }
 
-/// tokio-postgres logs the parameters of every statement at debug: payloads and secrets. No setting
-/// brings them into the log.
+/// tokio-postgres logs the parameters of every statement at debug: payloads and secrets. Those who carry requests
+/// may log what is in them at trace. No setting brings either into the log.
 fn without_parameters() -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
-    filter_fn(|metadata| *metadata.level() <= Level::INFO || !metadata.target().starts_with("tokio_postgres"))
+    const CARRIERS: [&str; 8] =
+        ["deadpool", "h2", "hyper", "hyper_util", "jsonschema", "reqwest", "rustls", "tokio_rustls"];
+    filter_fn(|metadata| {
+        // Modules of a crate, and crates whose names begin with its name.
+        let is_of = |name: &&str| metadata.target().starts_with(*name);
+        let most = if metadata.target().starts_with("tokio_postgres") {
+            Level::INFO
+        } else if CARRIERS.iter().any(is_of) {
+            Level::DEBUG
+        } else {
+            Level::TRACE
+        };
+        *metadata.level() <= most
+    })
 }
 
 #[cfg(test)]
@@ -107,5 +120,16 @@ mod tests {
             tracing::info!(target: "tokio_postgres::connection", "a notice");
         });
         assert!(!text.contains("secret") && text.contains("a notice"), "{text}");
+    }
+
+    #[test]
+    fn what_carries_requests_does_not_trace_them() {
+        let text = logged(LogFormat::Text, "trace,hyper=trace,h2=trace", || {
+            tracing::trace!(target: "h2::codec::framed_write", "secret");
+            tracing::trace!(target: "hyper_util::client", "secret");
+            tracing::debug!(target: "hyper::client", "connected");
+            tracing::trace!(target: "outboxd::send", "own");
+        });
+        assert!(!text.contains("secret") && text.contains("connected") && text.contains("own"), "{text}");
     }
 }

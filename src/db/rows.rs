@@ -314,3 +314,39 @@ pub struct HealthDelta {
     /// Start of the last failure.
     pub last_failure_at: Option<SystemTime>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_neither_payload_nor_what_was_sent_and_answered() {
+        let event = Event {
+            seq: 1,
+            id: Uuid::from_u128(1),
+            tenant_id: "default".into(),
+            kind: "a".into(),
+            payload: "hunter2".into(),
+            occurred_at: SystemTime::UNIX_EPOCH,
+            traceparent: None,
+        };
+        let finished = Finished {
+            subscription_id: 7,
+            event_seq: 1,
+            started_at: SystemTime::UNIX_EPOCH,
+            latency: Duration::ZERO,
+            since_commit: None,
+            outcome: Outcome::Rejected,
+            status_code: Some(500),
+            error: None,
+            response_excerpt: Some("hunter2".into()),
+            response_headers: Some("hunter2".into()),
+            request_headers: Some("hunter2".into()),
+            key_ids: None,
+            retry_after_s: None,
+            cause: Cause::Schedule,
+        };
+        let shown = format!("{event:?} {finished:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("500"), "{shown}");
+    }
+}

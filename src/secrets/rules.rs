@@ -204,7 +204,7 @@ fn wrong(profile: &str, secret: &str) -> Option<(String, &'static str)> {
 /// As PostgreSQL's decode() reads base64: stray last bits and padding inside are read over.
 fn decode(encoded: &str) -> Option<Zeroizing<Vec<u8>>> {
     let lenient = GeneralPurpose::new(&alphabet::STANDARD, NO_PAD.with_decode_allow_trailing_bits(true));
-    if encoded.len() % 4 != 0 {
+    if !encoded.len().is_multiple_of(4) {
         return None;
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(encoded.len()));

@@ -5,7 +5,7 @@ use crate::support::{Db, Expand, Relay, Session};
 const ROLES: [&str; 4] = ["outbox_producer", "outbox_viewer", "outbox_operator", "outbox_relay"];
 
 /// A statement, and for producer, viewer, operator and relay whether it is theirs to run. `%` is a subscription.
-const TABLE: [(&str, [bool; 4]); 75] = [
+const TABLE: [(&str, [bool; 4]); 83] = [
     // Events in.
     ("insert into outbox.event (type, payload) values ('a', '{}')", [true, false, false, false]),
     (
@@ -97,6 +97,14 @@ const TABLE: [(&str, [bool; 4]); 75] = [
     ("select outbox_relay.load_subscriptions('{1}')", [false, false, false, true]),
     ("select outbox_relay.maintain()", [false, false, false, true]),
     ("select outbox_relay.add_key(1, 'x-signature', 'a-secret-of-length')", [false; 4]),
+    ("select outbox_relay.unsealed(1)", [false, false, false, true]),
+    ("select outbox_relay.sealed_otherwise('k', 0, '', 1)", [false, false, false, true]),
+    ("select outbox_relay.seal(1, 'k', '', '', 'k', 'text')", [false, false, false, true]),
+    ("select outbox_relay.secret_counts()", [false, false, false, true]),
+    ("select outbox_relay.offer_for(null, null)", [false, false, false, true]),
+    ("select outbox_relay.offer_key(1, 'k', 'text', null, '', 'k')", [false, false, false, true]),
+    ("select outbox_relay.name_key(1, 'k', 'l', 'text', null)", [false, false, false, true]),
+    ("select * from outbox_relay.offered_key", [false; 4]),
     ("create table outbox.mine (n int)", [false; 4]),
 ];
 

@@ -48,7 +48,7 @@ fn a_sealing_key_that_is_none_is_refused_without_being_repeated() {
         (
             vec![("OUTBOXD_SECRETS__KEY", key.expose()), ("OUTBOXD_SECRETS__KEY_FILE", "/x")],
             "secrets.key",
-            "set one of them",
+            "one of them",
         ),
     ] {
         let problems = refused(None, &with_database(&variables));
