@@ -120,7 +120,8 @@ fn check_name(written: &str, name: &str) -> Result<(), UrlRefusal> {
         name.strip_suffix('.').unwrap_or(name).split('.').map(str::to_owned).collect()
     };
     let (written_labels, parsed_labels) = (labels(written), labels(name));
-    if written_labels.len() != parsed_labels.len() || name.len() > 253 {
+    // What is percent-encoded may be a dot: `exämple%2e` would have as many labels as its reading.
+    if written.contains('%') || written_labels.len() != parsed_labels.len() || name.len() > 253 {
         return Err(bad());
     }
     for (written, parsed) in written_labels.iter().zip(&parsed_labels) {
