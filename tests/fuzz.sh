@@ -7,8 +7,10 @@ cd "$(dirname "$0")/.."
 seconds=${FUZZ_SECONDS:-600}
 export PROPTEST_CASES=${PROPTEST_CASES:-5000}
 cargo test --quiet --lib --test it --no-run
+# Building does not count, and one round is run at least.
+SECONDS=0
 rounds=0
-until [ $SECONDS -ge "$seconds" ]; do
+while [ $rounds -eq 0 ] || [ $SECONDS -lt "$seconds" ]; do
     rounds=$((rounds + 1))
     echo "round $rounds, $SECONDS s of $seconds: $PROPTEST_CASES inputs a property"
     # Unit tests that are no properties cost next to nothing beside.

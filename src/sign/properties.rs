@@ -13,19 +13,22 @@ const PROFILES: [Profile; 6] = [
     Profile::Stripe,
 ];
 
-/// A secret as its owner has it, and how ring signs with it.
-fn secret(profile: Profile, bytes: &[u8; 32], text: &str) -> (String, Box<dyn Fn(&[u8]) -> Vec<u8>>) {
+/// How ring signs with a secret.
+type Signs = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
+/// A secret as its owner has it, and what signs with it.
+fn secret(profile: Profile, bytes: &[u8; 32], text: &str) -> (String, Signs) {
     let hmac = |key: &[u8]| {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
-        Box::new(move |message: &[u8]| ring::hmac::sign(&key, message).as_ref().to_vec())
-            as Box<dyn Fn(&[u8]) -> Vec<u8>>
+        Box::new(move |message: &[u8]| ring::hmac::sign(&key, message).as_ref().to_vec()) as Signs
     };
     match profile {
         Profile::Standard => (format!("whsec_{}", BASE64.encode(bytes)), hmac(bytes)),
         Profile::StandardEd25519 => {
             let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(bytes).expect("a seed");
             // Both forms of a private key sign alike.
-            let whole = if bytes[0] % 2 == 0 { bytes.to_vec() } else { [bytes, pair.public_key().as_ref()].concat() };
+            let whole =
+                if bytes[0].is_multiple_of(2) { bytes.to_vec() } else { [bytes, pair.public_key().as_ref()].concat() };
             let sign = Box::new(move |message: &[u8]| pair.sign(message).as_ref().to_vec());
             (format!("whsk_{}", BASE64.encode(whole)), sign)
         }

@@ -5,7 +5,7 @@
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
-//! What people hand in who mean harm, or do not look: `hostile_inputs`, and by chance: `properties`.
+//! What people hand in who mean harm, or do not look: `hostile_inputs`, `injection`, and by chance: `properties`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`.
 
 mod support;
@@ -23,6 +23,7 @@ mod expand_plans;
 mod hostile_inputs;
 mod http_access;
 mod http_api;
+mod injection;
 mod isolation;
 mod maintain;
 mod managed;
