@@ -241,6 +241,7 @@ const URLS: &[(&str, &str)] = &[
     ("https://hooks%2eexample.com/", "not a valid name"),
     ("https://%68ooks.example.com/", "not a valid name"),
     ("https://hooks.ex\u{e4}mple%2e/", "not a valid name"),
+    ("https://hooks.ex\u{e4}mple\u{3002}/", "not a valid name"),
     ("https://ⓔxample.com/", "not a valid name"),
     ("https://exam\u{ad}ple.com/", "not a valid name"),
     ("https://exam\u{200b}ple.com/", "not a valid name"),

@@ -120,8 +120,9 @@ fn check_name(written: &str, name: &str) -> Result<(), UrlRefusal> {
         name.strip_suffix('.').unwrap_or(name).split('.').map(str::to_owned).collect()
     };
     let (written_labels, parsed_labels) = (labels(written), labels(name));
-    // What is percent-encoded may be a dot: `exämple%2e` would have as many labels as its reading.
-    if written.contains('%') || written_labels.len() != parsed_labels.len() || name.len() > 253 {
+    // A dot in disguise at the end, as `exämple%2e` or the full stop of another script, leaves as many labels.
+    let disguised = written.contains('%') || written.ends_with('.') != name.ends_with('.');
+    if disguised || written_labels.len() != parsed_labels.len() || name.len() > 253 {
         return Err(bad());
     }
     for (written, parsed) in written_labels.iter().zip(&parsed_labels) {
