@@ -5,7 +5,7 @@
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
-//! What one leaves open or gets wrong and the others must not feel: `stalls`.
+//! What one leaves open or gets wrong and the others must not feel: `stalls`; who means harm: `hostile`.
 
 mod support;
 
@@ -19,6 +19,7 @@ mod delivery;
 mod doorbell;
 mod expand;
 mod expand_plans;
+mod hostile;
 mod http_access;
 mod http_api;
 mod isolation;
