@@ -79,7 +79,14 @@ fn prepare(
     endpoint.scheme.sign(&keys, &message, &mut headers);
     let logged = headers_json_without(&headers, |name| endpoint.scheme.is_signature(name));
     let key_ids = keys.iter().map(|key| key.key_id.as_str()).collect::<Vec<_>>().join(",");
-    let outgoing = Outgoing { uri: endpoint.uri.clone(), headers, body, timeout: endpoint.timeout, excerpt_bytes };
+    let outgoing = Outgoing {
+        uri: endpoint.uri.clone(),
+        headers,
+        body,
+        tls: endpoint.tls.clone(),
+        timeout: endpoint.timeout,
+        excerpt_bytes,
+    };
     Ok((outgoing, logged, key_ids))
 }
 

@@ -3,6 +3,7 @@
 use crate::db::{Db, DbError, Lease, SubscriptionRow};
 use crate::egress;
 use crate::envelope::Envelope;
+use crate::send::OwnTls;
 use crate::sign::{Key, Profile, Scheme};
 use hyper::Uri;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
@@ -31,6 +32,8 @@ pub struct Endpoint {
     pub envelope: Envelope,
     /// The time one attempt may take.
     pub timeout: Duration,
+    /// What the subscription says of TLS with its receiver.
+    pub tls: Option<Arc<OwnTls>>,
     /// Oldest first; some may have expired since.
     pub keys: Vec<Key>,
 }
@@ -120,7 +123,7 @@ impl Endpoints {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(envelope.content_type()));
         headers.insert(USER_AGENT, self.user_agent.clone());
-        Ok(Endpoint { tenant_id: row.tenant_id, uri, headers, scheme, envelope, timeout: row.timeout, keys })
+        Ok(Endpoint { tenant_id: row.tenant_id, uri, headers, scheme, envelope, timeout: row.timeout, tls: None, keys })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Arc<Known>>> {

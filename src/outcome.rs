@@ -1,5 +1,6 @@
 //! What came of one attempt: a name for it, and what is kept of the answer. Pure: no I/O, no clock.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
@@ -107,8 +108,13 @@ pub enum Failure {
     #[error("cannot connect: {0}")]
     Connect(String),
     /// TLS failed.
-    #[error("TLS failed: {0}")]
-    Tls(String),
+    #[error("TLS failed, {fault}: {detail}")]
+    Tls {
+        /// In what, as stable words.
+        fault: TlsFault,
+        /// What the library says of it.
+        detail: String,
+    },
     /// The connection ended before the answer did.
     #[error("the connection was closed before the answer was complete")]
     Closed,
@@ -120,6 +126,42 @@ pub enum Failure {
     Relay(String),
 }
 
+/// In what TLS failed. The words are stable: people search the attempt log for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFault {
+    /// The certificate's time is over.
+    Expired,
+    /// The certificate's time has not begun.
+    NotYetValid,
+    /// The certificate is for other names.
+    WrongName,
+    /// No authority that is trusted has issued it.
+    UnknownIssuer,
+    /// Anything else that is wrong with the certificate.
+    Certificate,
+    /// It is valid, and not the key that the subscription pins.
+    Pin,
+    /// The receiver wants a client certificate, or does not take the one shown.
+    ClientCertificate,
+    /// No common version or cipher, a broken record, a handshake cut short, something that is no TLS.
+    Protocol,
+}
+
+impl fmt::Display for TlsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "certificate expired",
+            Self::NotYetValid => "certificate not yet valid",
+            Self::WrongName => "certificate for another name",
+            Self::UnknownIssuer => "unknown issuer",
+            Self::Certificate => "bad certificate",
+            Self::Pin => "pinned key missing",
+            Self::ClientCertificate => "client certificate refused",
+            Self::Protocol => "protocol",
+        })
+    }
+}
+
 impl Failure {
     /// The outcome this failure is recorded as.
     pub const fn outcome(&self) -> Outcome {
@@ -128,7 +170,7 @@ impl Failure {
             Self::Dns { .. } => Outcome::DnsError,
             Self::Egress(_) => Outcome::EgressRefused,
             Self::Connect(_) => Outcome::ConnectError,
-            Self::Tls(_) => Outcome::TlsError,
+            Self::Tls { .. } => Outcome::TlsError,
             Self::Closed | Self::Protocol(_) => Outcome::ProtocolError,
             Self::Relay(_) => Outcome::RelayError,
         }
@@ -379,8 +421,9 @@ mod tests {
 
     #[test]
     fn a_message_is_one_bounded_line() {
-        let message = Failure::Tls(format!("bad\r\nname {}", "ä".repeat(1000))).message();
-        assert!(message.starts_with("TLS failed: bad  name "), "{message}");
+        let detail = format!("bad\r\nname {}", "ä".repeat(1000));
+        let message = Failure::Tls { fault: TlsFault::WrongName, detail }.message();
+        assert!(message.starts_with("TLS failed, certificate for another name: bad  name "), "{message}");
         assert!(message.len() <= 300);
     }
 

@@ -165,6 +165,8 @@ pub async fn assemble(
             extra_roots_pem,
             http2: config.http.http2,
             http2_keep_alive_interval: config.http.http2_keep_alive_interval,
+            name_servers: config.http.name_servers.clone(),
+            proxy: config.http.proxy.clone(),
         },
         Arc::new(policy),
     )?;

@@ -16,11 +16,19 @@ mod subscription;
 mod tests;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use hyper::header::HeaderValue;
+use percent_encoding::percent_decode_str;
+use url::Url;
+use zeroize::Zeroizing;
+
 use crate::egress::{NetRule, NetRuleError};
+use crate::send::Proxy;
 use layers::Layers;
 use reader::{Noted, Read, Reader};
 
@@ -113,6 +121,10 @@ pub struct Http {
     pub http2: bool,
     /// How often an HTTP/2 connection is pinged.
     pub http2_keep_alive_interval: Duration,
+    /// Asked instead of the system's name servers; none is the system's.
+    pub name_servers: Vec<SocketAddr>,
+    /// Who dials instead of the relay.
+    pub proxy: Option<Proxy>,
 }
 
 /// `[egress]`
@@ -350,6 +362,7 @@ impl Relay {
 impl Http {
     fn read(reader: &mut Reader) -> Read<Http> {
         const USER_AGENT: &str = "printable ASCII";
+        const PROXY: &str = "http://host:port, perhaps with user:password@ before the host";
         let user_agent = reader.parsed("http.user_agent", USER_AGENT, |text| {
             let printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
             if printable { Ok(text.to_owned()) } else { Err(format!("expected {USER_AGENT}")) }
@@ -361,6 +374,13 @@ impl Http {
         let ca_file = reader.readable_file("http.ca_file");
         let http2 = reader.boolean("http.http2");
         let http2_keep_alive_interval = reader.duration("http.http2_keep_alive_interval", millis(1000)..=minutes(60));
+        let name_servers = reader.list("http.name_servers", "[\"127.0.0.53\", \"[::1]:5353\"]", name_server);
+        let proxy = reader.secret("http.proxy", "http.proxy_file", PROXY);
+        let proxy = proxy.and_then(|url| {
+            let key = if reader.is_set("http.proxy") { "http.proxy" } else { "http.proxy_file" };
+            let unusable = |expected: &str| reader.note(key, format!("expected {expected}"));
+            url.map(|url| parse_proxy(url.expose()).ok_or(PROXY)).transpose().map_err(unusable)
+        });
         let default_agent = || concat!("outboxd/", env!("CARGO_PKG_VERSION")).to_owned();
         Ok(Http {
             user_agent: user_agent?.unwrap_or_else(default_agent),
@@ -370,6 +390,8 @@ impl Http {
             ca_file: ca_file?,
             http2: http2?,
             http2_keep_alive_interval: http2_keep_alive_interval?,
+            name_servers: name_servers?,
+            proxy: proxy?,
         })
     }
 }
@@ -471,6 +493,32 @@ impl Log {
 
 /// Reads one entry of an egress list. The reason repeats the entry, which helps to find it; it is shown
 /// only for what could not be anything but an address.
+fn name_server(text: String) -> Result<SocketAddr, &'static str> {
+    const DNS_PORT: u16 = 53;
+    let address = text.parse().or_else(|_| text.parse::<IpAddr>().map(|address| (address, DNS_PORT).into()));
+    address.map_err(|_| "expected the address of a name server, perhaps with its port")
+}
+
+fn parse_proxy(text: &str) -> Option<Proxy> {
+    let url = Url::parse(text).ok()?;
+    if url.scheme() != "http" || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return None;
+    }
+    let uri = format!("http://{}:{}", url.host_str()?, url.port_or_known_default()?).parse().ok()?;
+    let decoded = |text| percent_decode_str(text).decode_utf8().ok();
+    let authorization = match (url.username(), url.password()) {
+        ("", None) => None,
+        (user, password) => {
+            let pair = Zeroizing::new(format!("{}:{}", decoded(user)?, decoded(password.unwrap_or_default())?));
+            let basic = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())));
+            let mut value = HeaderValue::from_str(&basic).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        }
+    };
+    Some(Proxy { uri, authorization })
+}
+
 fn net_rule(text: String) -> Result<NetRule, String> {
     text.parse().map_err(|error: NetRuleError| {
         if text.len() <= 50 && text.chars().all(|c| c.is_ascii_hexdigit() || ".:/[]".contains(c)) {

@@ -5,23 +5,23 @@
 //! one takes literal addresses the same way.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::Uri;
+use hyper::header::HeaderValue;
 use hyper::http::uri::Scheme;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::{TcpStream, lookup_host};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::SendError;
+use super::resolve::Resolver;
 use crate::egress::Policy;
 use crate::outcome::Failure;
 
@@ -38,49 +38,30 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// The connector over this policy, and the number of root certificates it trusts.
-pub(super) fn connector(
-    policy: Arc<Policy>,
-    extra_roots_pem: Option<&[u8]>,
-    http2: bool,
-) -> Result<(Connector, usize), SendError> {
-    let roots = roots(extra_roots_pem)?;
-    let trusted_roots = roots.len();
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    let judged = JudgedTcp { policy };
-    let https = if http2 {
-        builder.enable_all_versions().wrap_connector(judged)
-    } else {
-        builder.enable_http1().wrap_connector(judged)
-    };
-    Ok((Connector { https }, trusted_roots))
+/// A forward proxy that dials for the relay (CONNECT). What names resolve to is the proxy's to judge then.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// `http://host:port`.
+    pub uri: Uri,
+    /// Its `proxy-authorization`, marked sensitive.
+    pub authorization: Option<HeaderValue>,
 }
 
-fn roots(extra_pem: Option<&[u8]>) -> Result<RootCertStore, SendError> {
-    let mut roots = RootCertStore::empty();
-    // Every system's store holds some certificate that some library rejects: take what can be read.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(pem) = extra_pem {
-        let before = roots.len();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| SendError::ExtraRoots(error.to_string()))?;
-            roots.add(certificate).map_err(|error| SendError::ExtraRoots(error.to_string()))?;
-        }
-        if roots.len() == before {
-            return Err(SendError::ExtraRoots("no certificate in it".to_owned()));
-        }
-    }
-    Ok(roots)
+/// The connector over this way out, with TLS as `tls` says.
+pub(super) fn connector(way: Way, tls: ClientConfig, http2: bool) -> Connector {
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    let https = if http2 {
+        builder.enable_all_versions().wrap_connector(way)
+    } else {
+        builder.enable_http1().wrap_connector(way)
+    };
+    Connector { https }
 }
 
 /// TCP to a judged address, TLS for `https:`, both within [`LONGEST_CONNECT`].
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    https: HttpsConnector<JudgedTcp>,
+    https: HttpsConnector<Way>,
 }
 
 impl Service<Uri> for Connector {
@@ -106,14 +87,29 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// TCP to an address the policy has judged. Its errors are [`Failure`]s, found again in the client's
-/// error by their type.
+/// TCP to an address the policy has judged, or through the proxy. Its errors are [`Failure`]s, found again in
+/// the client's error by their type.
 #[derive(Clone, Debug)]
-struct JudgedTcp {
+pub(super) struct Way {
     policy: Arc<Policy>,
+    resolver: Resolver,
+    proxy: Option<Tunnel<ToProxy>>,
 }
 
-impl Service<Uri> for JudgedTcp {
+impl Way {
+    pub(super) fn new(policy: Arc<Policy>, resolver: Resolver, proxy: Option<&Proxy>) -> Self {
+        let proxy = proxy.map(|proxy| {
+            let tunnel = Tunnel::new(proxy.uri.clone(), ToProxy { resolver: resolver.clone() });
+            match &proxy.authorization {
+                Some(authorization) => tunnel.with_auth(authorization.clone()),
+                None => tunnel,
+            }
+        });
+        Self { policy, resolver, proxy }
+    }
+}
+
+impl Service<Uri> for Way {
     type Response = TokioIo<TcpStream>;
     type Error = Failure;
     type Future = Connecting<TokioIo<TcpStream>, Failure>;
@@ -123,24 +119,78 @@ impl Service<Uri> for JudgedTcp {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let policy = Arc::clone(&self.policy);
+        let Self { policy, resolver, proxy } = self.clone();
         Box::pin(async move {
-            let addrs = resolve(&uri).await?;
-            judge_all(&policy, &addrs)?;
-            dial(&addrs).await.map(TokioIo::new)
+            let Some(tunnel) = proxy else {
+                let addrs = resolve(&resolver, &uri).await?;
+                judge_all(&policy, &addrs)?;
+                return dial(&addrs).await.map(TokioIo::new);
+            };
+            // A literal address needs nobody to resolve it: it is judged here all the same.
+            let (host, port) = host_and_port(&uri)?;
+            if let Ok(addr) = host.parse::<IpAddr>() {
+                judge_all(&policy, &[SocketAddr::new(addr, port)])?;
+            }
+            through(tunnel, &uri, port).await
         })
     }
 }
 
+/// TCP to the proxy, which the operator has chosen: it is not judged.
+#[derive(Clone, Debug)]
+struct ToProxy {
+    resolver: Resolver,
+}
+
+impl Service<Uri> for ToProxy {
+    type Response = TokioIo<TcpStream>;
+    type Error = Failure;
+    type Future = Connecting<TokioIo<TcpStream>, Failure>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, proxy: Uri) -> Self::Future {
+        let resolver = self.resolver.clone();
+        Box::pin(async move {
+            // What fails here is no fault of the receiver's name or address.
+            let to_proxy = |failure: Failure| Failure::Connect(format!("the proxy: {failure}"));
+            let addrs = resolve(&resolver, &proxy).await.map_err(to_proxy)?;
+            dial(&addrs).await.map(TokioIo::new).map_err(to_proxy)
+        })
+    }
+}
+
+/// A connection that the proxy has made.
+async fn through(mut tunnel: Tunnel<ToProxy>, uri: &Uri, port: u16) -> Result<TokioIo<TcpStream>, Failure> {
+    // The tunnel takes 443 for a URL without a port, even one of http:.
+    let authority = format!("{}:{port}", uri.host().unwrap_or_default());
+    let target = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query("/").build();
+    let target = target.map_err(|error| Failure::Relay(error.to_string()))?;
+    tunnel.call(target).await.map_err(|error| {
+        let cause = std::iter::successors(Some(&error as &(dyn std::error::Error + 'static)), |error| error.source());
+        let known = cause.into_iter().find_map(|error| error.downcast_ref::<Failure>().cloned());
+        known.unwrap_or_else(|| Failure::Connect(format!("the proxy refuses: {error}")))
+    })
+}
+
 /// Every address of the URI's host, at its port. A literal address is its own answer.
-async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>, Failure> {
+async fn resolve(resolver: &Resolver, uri: &Uri) -> Result<Vec<SocketAddr>, Failure> {
+    let (host, port) = host_and_port(uri)?;
+    let addrs = match host.parse::<IpAddr>() {
+        Ok(literal) => vec![literal],
+        Err(_) => resolver.addresses(host).await?,
+    };
+    Ok(addrs.into_iter().map(|addr| SocketAddr::new(addr, port)).collect())
+}
+
+/// The host without the brackets of an IPv6 address, and the port that is meant if none is named.
+fn host_and_port(uri: &Uri) -> Result<(&str, u16), Failure> {
     let host = uri.host().ok_or_else(|| Failure::Relay("the URL has no host".to_owned()))?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let default_port = if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
-    let port = uri.port_u16().unwrap_or(default_port);
-    let failed = |reason: String| Failure::Dns { host: host.to_owned(), reason };
-    let addrs: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(|error| failed(error.to_string()))?.collect();
-    if addrs.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(addrs) }
+    Ok((host, uri.port_u16().unwrap_or(default_port)))
 }
 
 /// One refused address refuses all: a name that mixes public and private addresses is an attack or a
@@ -197,7 +247,8 @@ mod tests {
             ("https://[::1]/", "[::1]:443"),
             ("http://[::ffff:127.0.0.1]:81/", "[::ffff:127.0.0.1]:81"),
         ] {
-            let addrs = resolve(&uri.parse().expect("a URI")).await.expect("a literal resolves to itself");
+            let resolver = Resolver::new(&[]).expect("a resolver");
+            let addrs = resolve(&resolver, &uri.parse().expect("a URI")).await.expect("a literal resolves to itself");
             assert_eq!(addrs.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected], "{uri}");
         }
     }
@@ -211,13 +262,5 @@ mod tests {
         let stream = dial(&addrs).await.expect("the second address is open");
         assert_eq!(stream.peer_addr().expect("peer"), addrs[1]);
         assert!(stream.nodelay().expect("nodelay"));
-    }
-
-    #[test]
-    fn extra_roots_must_be_certificates() {
-        for pem in [&b""[..], b"nonsense", b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"] {
-            assert!(matches!(roots(Some(pem)), Err(SendError::ExtraRoots(_))));
-        }
-        assert!(roots(None).is_ok());
     }
 }

@@ -5,7 +5,8 @@ use std::io;
 
 use hyper_util::client::legacy;
 
-use crate::outcome::Failure;
+use super::tls;
+use crate::outcome::{Failure, TlsFault};
 
 /// Why there is no answer.
 pub(super) fn of_request(error: &legacy::Error) -> Failure {
@@ -13,7 +14,7 @@ pub(super) fn of_request(error: &legacy::Error) -> Failure {
         Some(failure) => failure,
         // The connector's own errors are failures already; what else fails while connecting is the
         // handshake (cut short, or a host that no certificate can name).
-        None if error.is_connect() => Failure::Tls(innermost(error).to_string()),
+        None if error.is_connect() => Failure::Tls { fault: TlsFault::Protocol, detail: innermost(error).to_string() },
         // The client found the request itself unfit.
         None => Failure::Relay(innermost(error).to_string()),
     }
@@ -31,7 +32,7 @@ fn known_cause(error: &(dyn Error + 'static)) -> Option<Failure> {
         return Some(failure.clone());
     }
     if let Some(tls) = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
-        return Some(Failure::Tls(tls.to_string()));
+        return Some(tls::failure(tls));
     }
     causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>()).map(of_hyper)
 }

@@ -7,8 +7,12 @@
 
 mod connect;
 mod failure;
+mod resolve;
+mod tls;
 
-use std::sync::Arc;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -21,7 +25,12 @@ use hyper::http::response::Parts;
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
 
+pub use self::connect::Proxy;
+use self::connect::Way;
+use self::resolve::Resolver;
+pub use self::tls::TlsOptions;
 use crate::egress::Policy;
 use crate::outcome::{self, Attempted, Failure};
 
@@ -48,6 +57,10 @@ pub struct Settings {
     pub http2: bool,
     /// How often an HTTP/2 connection is pinged, so that a dead one is noticed.
     pub http2_keep_alive_interval: Duration,
+    /// Name servers to ask instead of the system's; none is the system's.
+    pub name_servers: Vec<SocketAddr>,
+    /// Who dials instead of the relay; none is the relay itself.
+    pub proxy: Option<Proxy>,
 }
 
 /// The sender cannot be made.
@@ -59,6 +72,9 @@ pub enum SendError {
     /// The TLS provider supports none of the protocol versions wanted: a broken build.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// Names cannot be resolved at all.
+    #[error("the resolver cannot be set up: {0}")]
+    Resolver(String),
 }
 
 /// One request, ready to go: the body is sent byte for byte.
@@ -71,18 +87,48 @@ pub struct Outgoing {
     pub headers: HeaderMap,
     /// The signed body.
     pub body: Bytes,
+    /// What the subscription says of TLS; none is what holds for all.
+    pub tls: Option<Arc<OwnTls>>,
     /// For everything: DNS, connecting, TLS, sending, and the whole answer.
     pub timeout: Duration,
     /// How much of the answer's body to keep, in bytes.
     pub excerpt_bytes: usize,
 }
 
-/// Sends requests over a pool of connections. Cheap to clone; clones share the pool.
-#[derive(Clone, Debug)]
+type HttpClient = Client<connect::Connector, Full<Bytes>>;
+
+/// Sends requests over pools of connections. Cheap to clone; clones share the pools.
+#[derive(Clone)]
 pub struct Sender {
-    client: Client<connect::Connector, Full<Bytes>>,
-    max_response_bytes: usize,
-    trusted_roots: usize,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    roots: Arc<RootCertStore>,
+    common_tls: ClientConfig,
+    exit: RwLock<Arc<Exit>>,
+}
+
+/// The way out under one policy, with the connections that were made under it.
+struct Exit {
+    policy: Arc<Policy>,
+    resolver: Resolver,
+    client: HttpClient,
+}
+
+/// What one subscription says of TLS with its receiver, with connections of its own: one that was made without
+/// its pins or with another's client certificate must not serve it.
+pub struct OwnTls {
+    config: ClientConfig,
+    /// The client, and the way out it was made for.
+    client: Mutex<Option<(Arc<Exit>, HttpClient)>>,
+}
+
+impl fmt::Debug for OwnTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnTls").finish_non_exhaustive()
+    }
 }
 
 impl Sender {
@@ -92,26 +138,64 @@ impl Sender {
     /// If the extra root certificates are unreadable. System roots that cannot be loaded are only
     /// counted out: see [`Sender::trusted_roots`].
     pub fn new(settings: Settings, policy: Arc<Policy>) -> Result<Self, SendError> {
-        let (connector, trusted_roots) =
-            connect::connector(policy, settings.extra_roots_pem.as_deref(), settings.http2)?;
-        let max_header_bytes = settings.max_response_header_bytes.max(MIN_HEADER_BYTES);
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            // Without a timer of its own the pool would close idle connections only when asked for one.
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(settings.pool_idle_timeout)
-            // The number of headers is left at hyper's 100: another number costs an allocation an answer.
-            .http1_max_buf_size(max_header_bytes)
-            .http2_max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
-            .http2_keep_alive_interval(settings.http2_keep_alive_interval)
-            .http2_keep_alive_while_idle(true)
-            .build(connector);
-        Ok(Self { client, max_response_bytes: settings.max_response_bytes, trusted_roots })
+        let roots = tls::roots(settings.extra_roots_pem.as_deref())?;
+        let common_tls = tls::common(roots.clone())?;
+        let exit = exit(&settings, &common_tls, policy)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                settings,
+                roots: Arc::new(roots),
+                common_tls,
+                exit: RwLock::new(Arc::new(exit)),
+            }),
+        })
+    }
+
+    /// From now on this policy holds, and names are resolved as the system says now. A connection that was
+    /// made under another policy is not used for a new request; what is under way on it may end.
+    ///
+    /// # Errors
+    /// If names cannot be resolved at all; everything stays as it was then.
+    pub fn replace_policy(&self, policy: Arc<Policy>) -> Result<(), SendError> {
+        let renewed = exit(&self.shared.settings, &self.shared.common_tls, policy)?;
+        *self.shared.exit.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
+        Ok(())
+    }
+
+    /// The policy that holds now.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.exit().policy)
+    }
+
+    /// What a subscription says of TLS, ready to be used.
+    ///
+    /// # Errors
+    /// Which of the options cannot be used.
+    pub fn own_tls(&self, options: TlsOptions<'_>) -> Result<OwnTls, String> {
+        Ok(OwnTls { config: tls::own(&self.shared.roots, options)?, client: Mutex::default() })
+    }
+
+    fn exit(&self) -> Arc<Exit> {
+        Arc::clone(&self.shared.exit.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The client that speaks to a receiver under the policy of now.
+    fn client(&self, tls: Option<&OwnTls>) -> HttpClient {
+        let exit = self.exit();
+        let Some(tls) = tls else { return exit.client.clone() };
+        let mut kept = tls.client.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((made_for, client)) if Arc::ptr_eq(made_for, &exit) => client.clone(),
+            _ => {
+                let made = client(&self.shared.settings, &exit.policy, &exit.resolver, tls.config.clone());
+                kept.insert((exit, made)).1.clone()
+            }
+        }
     }
 
     /// How many root certificates TLS trusts. With none every `https:` attempt is a `tls_error`.
     pub fn trusted_roots(&self) -> usize {
-        self.trusted_roots
+        self.shared.roots.len()
     }
 
     /// Makes one attempt. It ends at the deadline at the latest, and whatever goes wrong is in the
@@ -119,9 +203,10 @@ impl Sender {
     pub async fn send(&self, outgoing: Outgoing) -> Attempted {
         let started_at = SystemTime::now();
         let started = Instant::now();
-        let Outgoing { uri, headers, body, timeout, excerpt_bytes } = outgoing;
+        let Outgoing { uri, headers, body, tls, timeout, excerpt_bytes } = outgoing;
         let mut received = Received::default();
-        let exchange = self.exchange(request(uri, headers, body), excerpt_bytes, started, &mut received);
+        let client = self.client(tls.as_deref());
+        let exchange = self.exchange(client, request(uri, headers, body), excerpt_bytes, started, &mut received);
         let result = match tokio::time::timeout(timeout, exchange).await {
             Ok(result) => result,
             Err(_) if received.head.is_some() => Err(Failure::NoBodyInTime(timeout)),
@@ -132,12 +217,13 @@ impl Sender {
 
     async fn exchange(
         &self,
+        client: HttpClient,
         request: Request<Full<Bytes>>,
         excerpt_bytes: usize,
         started: Instant,
         received: &mut Received,
     ) -> Result<StatusCode, Failure> {
-        let answer = self.client.request(request).await.map_err(|error| failure::of_request(&error))?;
+        let answer = client.request(request).await.map_err(|error| failure::of_request(&error))?;
         let (head, body) = answer.into_parts();
         let status = head.status;
         received.head = Some(head);
@@ -159,12 +245,41 @@ impl Sender {
             let room = keep_bytes.saturating_sub(kept.len());
             kept.extend_from_slice(&data[..data.len().min(room)]);
             read_bytes += data.len();
-            if read_bytes > self.max_response_bytes {
+            if read_bytes > self.shared.settings.max_response_bytes {
                 break;
             }
         }
         Ok(())
     }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("policy", &self.policy()).finish_non_exhaustive()
+    }
+}
+
+fn exit(settings: &Settings, common_tls: &ClientConfig, policy: Arc<Policy>) -> Result<Exit, SendError> {
+    let resolver = Resolver::new(&settings.name_servers)?;
+    let client = client(settings, &policy, &resolver, common_tls.clone());
+    Ok(Exit { policy, resolver, client })
+}
+
+/// An empty pool over connections that the policy has judged.
+fn client(settings: &Settings, policy: &Arc<Policy>, resolver: &Resolver, tls: ClientConfig) -> HttpClient {
+    let way = Way::new(Arc::clone(policy), resolver.clone(), settings.proxy.as_ref());
+    let max_header_bytes = settings.max_response_header_bytes.max(MIN_HEADER_BYTES);
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        // Without a timer of its own the pool would close idle connections only when asked for one.
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(settings.pool_idle_timeout)
+        // The number of headers is left at hyper's 100: another number costs an allocation an answer.
+        .http1_max_buf_size(max_header_bytes)
+        .http2_max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
+        .http2_keep_alive_interval(settings.http2_keep_alive_interval)
+        .http2_keep_alive_while_idle(true)
+        .build(connect::connector(way, tls, settings.http2))
 }
 
 fn request(uri: Uri, mut headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {

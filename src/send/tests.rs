@@ -22,6 +22,8 @@ fn settings() -> Settings {
         extra_roots_pem: None,
         http2: true,
         http2_keep_alive_interval: Duration::from_secs(30),
+        name_servers: Vec::new(),
+        proxy: None,
     }
 }
 
@@ -41,6 +43,7 @@ fn outgoing(uri: &str, timeout: Duration) -> Outgoing {
         uri: uri.parse().expect("a URI"),
         headers: HeaderMap::new(),
         body: Bytes::from_static(BODY),
+        tls: None,
         timeout,
         excerpt_bytes: 100,
     }
@@ -209,9 +212,14 @@ async fn loopback_is_refused_by_default_however_it_is_named() {
     let sink = Sink::raw("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Keep).await;
     let port = sink.addr().port();
     let default = sender_with(settings(), &[]);
-    for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "127.1", "0.0.0.0"] {
+    for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"] {
         let attempted = default.send(outgoing(&format!("http://{host}:{port}/"), PATIENT)).await;
         assert_failed(&attempted, Outcome::EgressRefused, "egress refused: ");
+    }
+    // Addresses in the spellings of inet_aton are no names, and are not read as addresses.
+    for host in ["127.1", "2130706433", "localhost.1."] {
+        let attempted = default.send(outgoing(&format!("http://{host}:{port}/"), PATIENT)).await;
+        assert_failed(&attempted, Outcome::DnsError, "ends in a number");
     }
     assert_eq!(sink.accepted(), 0);
 
@@ -297,6 +305,6 @@ async fn a_handshake_that_breaks_off_is_a_tls_error() {
     for answer in ["HTTP/1.1 400 Bad Request\r\n\r\n", ""] {
         let sink = Sink::raw_at_once(answer).await;
         let attempted = sender().send(outgoing(&sink.https("127.0.0.1"), PATIENT)).await;
-        assert_failed(&attempted, Outcome::TlsError, "TLS failed: ");
+        assert_failed(&attempted, Outcome::TlsError, "TLS failed, protocol: ");
     }
 }
