@@ -111,7 +111,11 @@ async fn each_has_its_outcome_and_its_bounds_and_nobody_beside_it_feels_it() {
         let (outcome, error, latency_ms): (String, String, i32) = (row.get(0), row.get(1), row.get(2));
         let (excerpt_bytes, sent): (i32, u64) = (row.get(3), hostile.sent());
         if std::env::var_os("HOSTILE_PRINT").is_some() {
-            println!("response\t{}\t{outcome}: {error}\t{latency_ms} ms\t{sent} bytes\t{} connections", hostile.name, hostile.connections());
+            println!(
+                "response\t{}\t{outcome}: {error}\t{latency_ms} ms\t{sent} bytes\t{} connections",
+                hostile.name,
+                hostile.connections()
+            );
         }
         if !fits(verdict, &outcome, &error) {
             wrong.push(format!("{}: {outcome}: {error:?}, not {verdict:?}", hostile.name));

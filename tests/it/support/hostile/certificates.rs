@@ -1,6 +1,6 @@
 //! A certificate authority of the tests' own, and the certificates it should not have made.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -35,7 +35,7 @@ pub(crate) struct Certificates {
 
 impl Certificates {
     pub(crate) fn new() -> Self {
-        Self { trusted: authority(), stranger: authority() }
+        Self { trusted: authority("the tests' authority"), stranger: authority("a stranger") }
     }
 
     /// The trusted authority, for `http.ca_file`.
@@ -51,6 +51,7 @@ impl Certificates {
             _ => vec!["127.0.0.1".to_owned()],
         };
         let mut params = CertificateParams::new(names).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, "a receiver");
         match which {
             Certificate::Expired => {
                 (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 2, 1));
@@ -85,8 +86,9 @@ impl Certificates {
     }
 }
 
-fn authority() -> Issuer {
+fn authority(name: &str) -> Issuer {
     let mut params = CertificateParams::new([]).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
 }

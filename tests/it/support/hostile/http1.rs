@@ -42,8 +42,14 @@ const ANSWERS: &[(&str, &[u8])] = &[
     ("status line: a NUL in the reason", b"HTTP/1.1 200 O\0K\r\ncontent-length: 2\r\n\r\nok"),
     ("status line: an SMTP banner", b"220 mail.example.com ESMTP\r\n\r\n"),
     ("status line: frames of HTTP/2", b"\0\0\0\x04\0\0\0\0\0"),
-    ("status line: 101 Switching Protocols", b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"),
-    ("status line: 103, then 200", b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    (
+        "status line: 101 Switching Protocols",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n",
+    ),
+    (
+        "status line: 103, then 200",
+        b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    ),
     ("status line: 100, then nothing", b"HTTP/1.1 100 Continue\r\n\r\n"),
     // Headers.
     ("headers: folded", b"HTTP/1.1 200 OK\r\nx-a: b\r\n c\r\ncontent-length: 2\r\n\r\nok"),
@@ -70,7 +76,10 @@ const ANSWERS: &[(&str, &[u8])] = &[
     ("length: as of a HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"),
     ("length: 204 with a body", b"HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\nok"),
     ("length: 304 with a body", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 2\r\n\r\nok"),
-    ("length: and chunked", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+    (
+        "length: and chunked",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ),
     ("length: chunked twice", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
     ("length: chunked, then gzip", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
     ("length: an unknown transfer coding", b"HTTP/1.1 200 OK\r\ntransfer-encoding: xchunked\r\n\r\nok"),
@@ -78,12 +87,18 @@ const ANSWERS: &[(&str, &[u8])] = &[
     // Chunks.
     ("chunks: a size that is none", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n"),
     ("chunks: a negative size", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-2\r\nok\r\n0\r\n\r\n"),
-    ("chunks: a size of more than 64 bits", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\nok\r\n"),
+    (
+        "chunks: a size of more than 64 bits",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\nok\r\n",
+    ),
     ("chunks: no line end behind one", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nokXX0\r\n\r\n"),
     ("chunks: a size of 64 bits", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\nok\r\n"),
     ("chunks: closed within one", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nok"),
     ("chunks: closed before the last", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n"),
-    ("chunks: closed within trailers", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-a: b\r\n"),
+    (
+        "chunks: closed within trailers",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-a: b\r\n",
+    ),
     // Where the connection ends.
     ("closed: after the request", b""),
     ("closed: within the status line", b"HTTP/1.1 200 O"),
@@ -161,7 +176,8 @@ scripts! {
 /// Ten MiB of zeros in ten KiB, under this header.
 fn bomb(header: &[u8]) -> Vec<u8> {
     let bomb = include_bytes!("bomb.gz");
-    let length = if header.starts_with(b"content") { format!("content-length: {}\r\n", bomb.len()) } else { String::new() };
+    let length =
+        if header.starts_with(b"content") { format!("content-length: {}\r\n", bomb.len()) } else { String::new() };
     [OK_HEAD, header, b"\r\n", length.as_bytes(), b"\r\n", bomb].concat()
 }
 
@@ -185,7 +201,8 @@ const fn all_names() -> [&'static str; REDIRECTS.len() + ANSWERS.len() + SCRIPTS
 
 pub(super) fn part(name: &str, own: SocketAddr, trap: SocketAddr) -> Option<Part> {
     let redirect = REDIRECTS.iter().find(|redirect| redirect.0 == name).map(|(_, status, location)| {
-        let answer = format!("HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let answer =
+            format!("HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         let (own, trap) = (format!("http://{own}/in"), format!("http://{trap}/trap"));
         vec![Request, send(answer.replace("{own}", &own).replace("{trap}", &trap).into_bytes())]
     });

@@ -1,8 +1,8 @@
 //! HTTP/2 as it should not be, in frames written by hand: a library would refuse to misbehave.
 
 use super::Over::Http2;
-use super::Step::{Drip, Forever, Hang, Http2Request, Reset};
-use super::{Part, Step, send};
+use super::Step::{Drip, Forever, Hang, Http2Request, Paced, Reset};
+use super::{Part, send};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -111,15 +111,16 @@ parts! {
     "h2: garbage" => [Http2Request, send(&[0x7f; 300][..]), Hang];
     "h2: GOAWAY at once" => [send([settings(&[]), goaway(0, 0)].concat()), Hang];
     "h2: GOAWAY after the request" => [send(settings(&[])), Http2Request, send(goaway(0, 0)), Hang];
-    "h2: GOAWAY, enhance your calm" => [send(settings(&[])), Http2Request, send(goaway(0, 11))];
-    "h2: GOAWAY, then the whole answer" => [send(settings(&[])), Http2Request, send([goaway(1, 0), ok()].concat())];
+    "h2: GOAWAY, enhance your calm" => [send(settings(&[])), Http2Request, send(goaway(0, 11)), Hang];
+    "h2: GOAWAY, then the whole answer" => [send(settings(&[])), Http2Request, send([goaway(1, 0), ok()].concat()), Hang];
     "h2: GOAWAY within the body" => [send(settings(&[])), Http2Request, send([headers(0, &[STATUS_200]), frame(DATA, 0, 1, b"o"), goaway(1, 0)].concat())];
     "h2: RST_STREAM refused" => [send(settings(&[])), Http2Request, send(frame(RST_STREAM, 0, 1, &7_u32.to_be_bytes())), Hang];
     "h2: RST_STREAM internal error" => [send(settings(&[])), Http2Request, send(frame(RST_STREAM, 0, 1, &2_u32.to_be_bytes())), Hang];
     "h2: RST_STREAM within the body" => [send(settings(&[])), Http2Request, send([headers(0, &[STATUS_200]), frame(DATA, 0, 1, b"o"), frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())].concat()), Hang];
     "h2: RST_STREAM after the whole answer" => [send(settings(&[])), Http2Request, send([ok(), frame(RST_STREAM, 0, 1, &[0; 4])].concat()), Hang];
-    "h2: a stream that never ends" => [send(settings(&[])), Http2Request, send(headers(0, &[STATUS_200])), Forever(frame(DATA, 0, 1, &[b'x'; 1024]).into())];
-    "h2: a stream that never ends, padded" => [send(settings(&[])), Http2Request, send(headers(0, &[STATUS_200])), Forever(frame(DATA, 8, 1, &[&[255][..], b"x", &[0; 255]].concat()).into())];
+    "h2: a stream that never ends" => [send(settings(&[])), Http2Request, send(headers(0, &[STATUS_200])), Paced(frame(DATA, 0, 1, &[b'x'; 8192]).into())];
+    "h2: a stream that ignores its window" => [send(settings(&[])), Http2Request, send(headers(0, &[STATUS_200])), Forever(frame(DATA, 0, 1, &[b'x'; 1024]).into())];
+    "h2: a stream of padding" => [send(settings(&[])), Http2Request, send(headers(0, &[STATUS_200])), Forever(frame(DATA, 8, 1, &[&[255][..], b"x", &[0; 255]].concat()).into())];
     "h2: endless empty DATA" => [send(settings(&[])), Http2Request, send(headers(0, &[STATUS_200])), Forever(frame(DATA, 0, 1, &[]).into())];
     "h2: a window that is never opened" => [send(settings(&[(4, 0)])), Hang];
     "h2: no stream allowed" => [send(settings(&[(3, 0)])), Hang];

@@ -50,6 +50,8 @@ pub(crate) enum Step {
     Forever(Cow<'static, [u8]>),
     /// Sends this again and again, one byte at a time.
     Drip(&'static [u8]),
+    /// Sends this again and again, with time in between to read it.
+    Paced(Cow<'static, [u8]>),
     /// Reads on and says nothing, until the other side has gone.
     Hang,
     /// Reads nothing and says nothing.
@@ -213,6 +215,10 @@ impl Conversation {
                         sleep(Duration::from_millis(100)).await;
                     }
                 }
+                Step::Paced(bytes) => loop {
+                    self.send(bytes).await?;
+                    sleep(Duration::from_millis(50)).await;
+                },
                 Step::Hang => while self.stream.read(&mut [0; 16 * 1024]).await? > 0 {},
                 Step::Deaf => sleep(LONGEST / 6).await,
                 Step::Reset => {
@@ -241,7 +247,8 @@ impl Conversation {
             self.read_more(&mut request).await?;
         };
         let head = String::from_utf8_lossy(&request[..head_end]).to_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
         while with_body && request.len() < head_end + length {
             self.read_more(&mut request).await?;
         }
@@ -257,7 +264,8 @@ impl Conversation {
             while read.len() < at + 9 {
                 self.read_more(&mut read).await?;
             }
-            let (length, kind, flags) = (u32::from_be_bytes([0, read[at], read[at + 1], read[at + 2]]), read[at + 3], read[at + 4]);
+            let (length, kind, flags) =
+                (u32::from_be_bytes([0, read[at], read[at + 1], read[at + 2]]), read[at + 3], read[at + 4]);
             at += 9 + length as usize;
             // Of DATA and HEADERS.
             if kind <= 1 && flags & END_STREAM != 0 {
