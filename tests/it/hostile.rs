@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const TABLE: &str = include_str!("../hostile-responses.tsv");
 
 /// The rows of one kind: what is given, and the verdicts that are right.
-fn rows(kind: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(crate) fn rows(kind: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
     TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(move |line| {
         let columns: Vec<&str> = line.split('\t').collect();
         let [of, input, verdict] = columns[..] else { panic!("not three columns: {line}") };
@@ -21,7 +21,7 @@ fn rows(kind: &'static str) -> impl Iterator<Item = (&'static str, &'static str)
 }
 
 /// Whether `outcome: error` is one of the alternatives of a verdict, each an outcome with words of the error.
-fn fits(verdict: &str, outcome: &str, error: &str) -> bool {
+pub(crate) fn fits(verdict: &str, outcome: &str, error: &str) -> bool {
     verdict.split(" | ").any(|alternative| match alternative.split_once(": ") {
         Some((expected, words)) => outcome == expected && error.contains(words),
         None => outcome == alternative,

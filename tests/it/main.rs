@@ -5,7 +5,7 @@
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
-//! What one leaves open or gets wrong and the others must not feel: `stalls`; who means harm: `hostile`.
+//! What one leaves open or gets wrong and the others must not feel: `stalls`; who means harm: `hostile`, `dns`.
 
 mod support;
 
@@ -16,6 +16,7 @@ mod circuit;
 mod claim_and_record;
 mod command_line;
 mod delivery;
+mod dns;
 mod doorbell;
 mod expand;
 mod expand_plans;
