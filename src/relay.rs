@@ -5,9 +5,10 @@
 //! way, and as many attempts as `concurrency` allows. So batches grow by themselves with the load: what
 //! finishes while one record call is under way is the next one's batch.
 //!
-//! What it holds in memory is bounded by `concurrency`: leases are taken only into free room, and not at
+//! What it holds in memory is bounded by twice `concurrency` ([`lanes`]): leases are taken only into free room, and not at
 //! all while results wait unrecorded. A backlog stays in the log, or as pending rows.
 
+mod lanes;
 mod leasing;
 mod observe;
 mod session;
@@ -22,6 +23,7 @@ use crate::record::{self, Attempt};
 use crate::send::Sender;
 use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
+use lanes::Lanes;
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
@@ -50,7 +52,7 @@ pub struct Settings {
     pub name: Arc<str>,
     /// Must be the database's, or the relay holds.
     pub environment: Arc<str>,
-    /// Attempts under way at once.
+    /// Attempts under way at once, and as many slow ones beside them.
     pub concurrency: usize,
     /// The same for one subscription that names no limit of its own.
     pub max_in_flight: usize,
@@ -118,6 +120,13 @@ pub struct Relay {
     lease_at: Instant,
     attempts: JoinSet<record::Result>,
     in_flight: HashMap<i64, i32>,
+    lanes: Lanes,
+    /// When the next attempt becomes a slow one.
+    lane_change_at: Option<Instant>,
+    /// The last lease call was a claim.
+    claimed_last: bool,
+    /// The last claim left out the slow ones; the next one lets them in.
+    slow_turn: bool,
     results: Vec<record::Result>,
     recording: Option<JoinHandle<record::Done>>,
     recording_epoch: i32,
@@ -174,6 +183,7 @@ impl Relay {
     ) -> Self {
         let (metrics, tracer) = observer;
         let now = Instant::now();
+        let lanes = Lanes::new(settings.concurrency);
         Self {
             settings: Arc::new(settings),
             target: Arc::new(target),
@@ -209,6 +219,10 @@ impl Relay {
             lease_at: now,
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
+            lanes,
+            lane_change_at: None,
+            claimed_last: false,
+            slow_turn: false,
             results: Vec::new(),
             recording: None,
             recording_epoch: 0,
@@ -295,6 +309,9 @@ impl Relay {
         if let Some(until) = self.drain_until {
             return at.min(until);
         }
+        if let Some(change_at) = self.lane_change_at {
+            at = at.min(change_at);
+        }
         let room = self.room();
         if self.direct.is_some() && self.leasing.is_none() && (room > 0 || self.prioritised) {
             let lease_at = self.lease_at(room);
@@ -313,6 +330,7 @@ impl Relay {
     /// Starts every call that is wanted and possible now.
     async fn start_what_can_be(&mut self) {
         let now = Instant::now();
+        self.lane_change_at = self.lanes.change(now);
         if self.recording.is_none() && !self.results.is_empty() {
             self.start_recording();
         }
@@ -390,6 +408,7 @@ impl Relay {
         }
         for (lease, known) in work {
             *self.in_flight.entry(lease.subscription_id).or_default() += 1;
+            self.lanes.begin((lease.subscription_id, lease.event_seq), Instant::now());
             *self.unrecorded.entry(self.epoch).or_default() += 1;
             let attempt = Arc::new(Attempt { lease, known, epoch: self.epoch });
             let (sender, tracer, excerpt_bytes) = (self.sender.clone(), self.tracer.clone(), self.excerpt_bytes);
@@ -410,6 +429,7 @@ impl Relay {
                     self.in_flight.remove(&id);
                 }
             }
+            self.lanes.end((id, attempt.lease.event_seq), finished.latency);
             self.metrics.attempted(&finished, attempt.lease.attempts == 0);
             if record::count(&mut self.health, &finished) == self.circuit_failures {
                 self.tick_at = Instant::now(); // a circuit may have to open
