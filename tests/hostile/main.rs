@@ -6,13 +6,14 @@
 //! resident memory. A program rather than a test: what it finds depends on the machine.
 
 #[path = "../it/support/hostile/mod.rs"]
+#[allow(dead_code, reason = "the tests count what these receivers send")]
 mod hostile;
 mod measure;
 mod stage;
 
 use measure::{Latencies, Rss};
 use serde_json::json;
-use stage::{Options, Stage};
+use stage::{Invited, Options, Stage};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,9 +47,9 @@ async fn run(options: &Options) -> Result<(), BenchError> {
     let stage = Stage::set(options).await?;
     // Connections, plans and the allocator are warm then.
     stage.beat(Duration::from_secs(5)).await?;
-    let alone = phase(&stage, options.seconds, false).await?;
+    let alone = phase(&stage, options.seconds, None).await?;
     let hostile = stage.invite_the_hostile(options.copies).await?;
-    let beside = phase(&stage, options.seconds, true).await?;
+    let beside = phase(&stage, options.seconds, Some(&hostile)).await?;
     let outcomes = stage.outcomes().await?;
     let lost = stage.unaccounted().await?;
     let ratio = |share: f64| beside.latencies.at(share) / alone.latencies.at(share);
@@ -104,12 +105,12 @@ impl Phase {
     }
 }
 
-async fn phase(stage: &Stage, seconds: u64, hostile: bool) -> Result<Phase, BenchError> {
+async fn phase(stage: &Stage, seconds: u64, hostile: Option<&Invited>) -> Result<Phase, BenchError> {
     let duration = Duration::from_secs(seconds);
     let cpu_before = measure::cpu_s(stage.relay_id());
     let watching = tokio::spawn(Rss::watch(stage.relay_id(), duration));
-    let latencies = if hostile {
-        let (latencies, provoked) = tokio::join!(stage.beat(duration), stage.provoke(duration));
+    let latencies = if let Some(invited) = hostile {
+        let (latencies, provoked) = tokio::join!(stage.beat(duration), stage.provoke(duration, invited));
         provoked?;
         latencies?
     } else {

@@ -80,6 +80,7 @@ impl Drop for Process {
 /// How many were invited.
 pub(crate) struct Invited {
     pub(crate) receivers: usize,
+    copies: u64,
     pub(crate) subscriptions: u64,
 }
 
@@ -172,7 +173,7 @@ impl Stage {
         }
     }
 
-    /// Subscribes each hostile receiver so many times, each for a tenant of its own, with all the defaults.
+    /// Subscribes each hostile receiver so many times, each time for another tenant, with all the defaults.
     pub(crate) async fn invite_the_hostile(&self, copies: u64) -> Result<Invited, BenchError> {
         let mut hostile = self.hostile.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or("invited twice")?;
         let out = hostile.0.stdout.take().ok_or("no pipe")?;
@@ -186,31 +187,28 @@ impl Stage {
         *self.hostile.lock().unwrap_or_else(PoisonError::into_inner) = Some(hostile);
         self.client
             .execute(
-                "select outbox.subscribe(url, '{strike}', tenant_id => 'hostile-' || n, name => url || ' ' || n)
-                   from unnest($1::text[]) url, generate_series(1, $2::int8) n",
+                "select outbox.subscribe(url, array['strike.n' || nth], tenant_id => 'hostile-' || n, name => url)
+                   from unnest($1::text[]) with ordinality r (url, nth), generate_series(1, $2::int8) n",
                 &[&urls, &i64::try_from(copies)?],
             )
             .await?;
         let receivers = urls.len();
         let subscriptions = copies * u64::try_from(receivers)?;
-        Ok(Invited { receivers, subscriptions })
+        Ok(Invited { receivers, copies, subscriptions })
     }
 
-    /// Each tenant of the hostile gets an event every few seconds, and so all its receivers do.
-    pub(crate) async fn provoke(&self, duration: Duration) -> Result<(), BenchError> {
-        let tenants: i64 = self
-            .client
-            .query_one("select count(distinct tenant_id) from outbox.subscription where tenant_id like 'hostile%'", &[])
-            .await?
-            .get(0);
-        let began = Instant::now();
-        let mut n = 0;
-        while began.elapsed() < duration {
-            n = n % tenants + 1;
-            self.client
-                .execute("insert into outbox.event (tenant_id, type, payload) values ('hostile-' || $1::int8, 'strike', '{}')", &[&n])
-                .await?;
-            sleep(Duration::from_millis(500)).await;
+    /// As many events for the hostile as for the healthy, one subscription after the other in turns.
+    pub(crate) async fn provoke(&self, duration: Duration, invited: &Invited) -> Result<(), BenchError> {
+        let (_, rate) = self.options;
+        let writer = connect(&self.url).await?;
+        let sql = "insert into outbox.event (tenant_id, type, payload) values ('hostile-' || $1::int8, 'strike.n' || $2::int8, '{}')";
+        let insert = writer.prepare(sql).await?;
+        let mut tick = interval(Duration::from_secs_f64(1.0 / rate as f64));
+        let receivers = u64::try_from(invited.receivers)?;
+        for n in 0..rate * duration.as_secs() {
+            tick.tick().await;
+            let (copy, receiver) = (n / receivers % invited.copies + 1, n % receivers + 1);
+            writer.execute(&insert, &[&i64::try_from(copy)?, &i64::try_from(receiver)?]).await?;
         }
         Ok(())
     }
