@@ -141,6 +141,45 @@ async fn each_has_its_outcome_and_its_bounds_and_nobody_beside_it_feels_it() {
     session.assert_accounted().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_used_before_neither_loses_a_request_nor_answers_for_another() {
+    let db = Db::new().await;
+    let session = db.session().await;
+    session.allow_http().await;
+    session.without_circuits().await;
+    let certificates = Certificates::new();
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let closing = Hostile::start("kept: closes under every second request", &certificates, nobody).await;
+    let splitting = Hostile::start("early: two answers at once", &certificates, nobody).await;
+    let one_by_one = "retry_policy => 'quick', max_in_flight => 1";
+    let closed = session.endpoint(closing.url(), &format!("name => 'closed', {one_by_one}")).await.id;
+    // Two tenants at one host: what was sent ahead on the connection of one must not serve the other.
+    let first = session.endpoint(splitting.url(), &format!("name => 'first', {one_by_one}")).await.id;
+    let second = session.endpoint(splitting.url(), &format!("tenant_id => 'other', {one_by_one}")).await.id;
+    let (_relay, _file) = relay(&db, &certificates).await;
+    for _ in 0..10 {
+        session
+            .run("insert into outbox.event (tenant_id, type, payload) values ('default', 'a', '{}'), ('other', 'a', '{}')")
+            .await;
+        session
+            .wait_until("select not exists (select from outbox.delivery where state not in ('succeeded', 'dead_letter')) and (select unexpanded_events = 0 from outbox.status())")
+            .await;
+    }
+    for id in [closed, first, second] {
+        session.wait_for_state(id, "succeeded", 10).await;
+    }
+    // Every success is an answer that was sent, every other attempt says that there was none.
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".len() as u64;
+    assert_eq!(closing.sent(), 10 * answer);
+    let others: Vec<String> = session
+        .all(&format!("select distinct outcome || ': ' || error from outbox.attempt where subscription_id = {closed} and outcome <> 'delivered'"))
+        .await;
+    assert!(others.iter().all(|other| other.starts_with("protocol_error: ")), "{others:?}");
+    let smuggled: i64 = session.one("select count(*) from outbox.attempt where response_headers ? 'x-smuggled'").await;
+    assert_eq!(smuggled, 0, "an answer that was sent ahead was taken");
+    session.assert_accounted().await;
+}
+
 /// What a receiver may get rid of in one attempt: the limits of headers and body, and what buffers on the way hold.
 const MOST_SENT: u64 = 2 << 20;
 
