@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-otlp test-web pictures interop retries lint schema bench bench-hostile setup
+.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit lint schema bench bench-hostile setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
@@ -13,6 +13,8 @@ help:
 	@echo "make test-otlp the export of spans (feature otlp)"
 	@echo "make interop  every signature profile and envelope against verifiers and receivers of others"
 	@echo "make retries  every retry policy, followed attempt by attempt"
+	@echo "make fuzz     random inputs for ten minutes (FUZZ_SECONDS), against oracles, and SQL against Rust"
+	@echo "make audit    dependencies: licences, sources, duplicates, versions taken back, advisories where reachable"
 	@echo "make lint     rustfmt, clippy, and sql/schema.sql against a fresh database"
 	@echo "make schema   write sql/schema.sql anew, after a change below sql/"
 	@echo "make bench    throughput, latency, and what a producer pays (release build)"
@@ -53,6 +55,14 @@ interop: setup
 
 retries: setup
 	@cargo test --quiet --test it retry_schedule::every_policy -- --nocapture
+
+# The properties that make test runs with 256 inputs each (PROPTEST_CASES).
+fuzz: setup
+	bash tests/fuzz.sh
+
+# Installs cargo-deny below target/tools where it is missing. OUTBOXD_AUDIT_REQUIRE=1: unreachable is a failure.
+audit:
+	bash tests/audit.sh
 
 lint: setup
 	cargo fmt --check

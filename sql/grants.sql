@@ -20,7 +20,7 @@ grant execute on function outbox.status, outbox.explain, outbox.unaccounted, out
 
 -- outbox_operator: reads all but secrets, and operates.
 grant select on outbox.event to outbox_operator;
-grant update (name, url, event_types, filter, headers, signature, signature_header, envelope, retry_policy, timeout, max_in_flight, rate_limit, ordered, description)
+grant update (name, url, event_types, filter, headers, signature, signature_header, envelope, retry_policy, timeout, max_in_flight, rate_limit, ordered, description, tls)
     on outbox.subscription to outbox_operator;
 grant insert, update, delete on outbox.retry_policy to outbox_operator;
 grant execute on function outbox.define_event_type, outbox.archive_event_type, outbox.subscribe, outbox.pause, outbox.resume,
@@ -35,6 +35,8 @@ grant execute on function outbox_relay.register, outbox_relay.resume_epoch, outb
     outbox_relay.reconcile, outbox_relay.add_sample, outbox_relay.enter, outbox_relay.open_session, outbox_relay.close_session,
     outbox_relay.begin_request, outbox_relay.end_request, outbox_relay.has_tokens, outbox_relay.gauges,
     outbox_relay.subscription_gauges, outbox_relay.catalog,
+    outbox_relay.unsealed, outbox_relay.sealed_otherwise, outbox_relay.seal, outbox_relay.secret_counts, outbox_relay.offer_for,
+    outbox_relay.offer_key, outbox_relay.name_key,
     outbox.status to outbox_relay;
 grant select on outbox_relay.applied_file, outbox_relay.migration to outbox_relay;
 

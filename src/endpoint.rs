@@ -1,24 +1,27 @@
 //! Endpoints as the relay holds them: parsed once, kept until a lease names another version.
 
-use crate::db::{Db, DbError, Lease, SubscriptionRow};
+use crate::config::Secret;
+use crate::db::{Db, DbError, Lease, StoredKey, SubscriptionRow};
 use crate::egress;
 use crate::envelope::Envelope;
-use crate::send::OwnTls;
+use crate::secrets::{self, Form, Secrets, Stored};
+use crate::send::{OwnTls, Sender, TlsOptions};
 use crate::sign::{Key, Profile, Scheme};
 use hyper::Uri;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
-use tracing::warn;
-use zeroize::Zeroizing;
+use std::time::{Duration, Instant};
+use tracing::{debug, warn};
 
 /// Beyond this many the cache is emptied: memory is bounded by configuration, not by subscriptions.
 const CACHE_LIMIT: usize = 20_000;
 
+/// How long a secret that could not be read counts as such before it is looked for again.
+const UNREAD: Duration = Duration::from_secs(5);
+
 /// One subscription, ready to be sent to.
-#[derive(Debug)]
 pub struct Endpoint {
     /// Whose it is.
     pub tenant_id: String,
@@ -38,32 +41,68 @@ pub struct Endpoint {
     pub keys: Vec<Key>,
 }
 
+impl std::fmt::Debug for Endpoint {
+    // Static headers, and the query of a URL, may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("tenant_id", &self.tenant_id)
+            .field("host", &self.uri.host())
+            .field("scheme", &self.scheme)
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A subscription in one version: an endpoint, or why it is none (then every attempt is a relay_error).
 #[derive(Debug)]
 pub struct Known {
     version: i64,
+    /// A secret by reference could not be read: it is tried again then.
+    stale_at: Option<Instant>,
     /// The endpoint, or what is wrong with the subscription.
     pub endpoint: Result<Endpoint, String>,
+}
+
+/// `outbox.subscription.tls`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    ca: Option<String>,
+    #[serde(default)]
+    pins: Vec<String>,
+    client: Option<String>,
 }
 
 /// The cache.
 pub struct Endpoints {
     known: Mutex<HashMap<i64, Arc<Known>>>,
     user_agent: HeaderValue,
+    sender: Sender,
     insecure_http: AtomicBool,
+    secrets: Arc<Secrets>,
 }
 
 impl Endpoints {
-    /// An empty cache. Requests say `user_agent`.
-    pub fn new(user_agent: HeaderValue) -> Self {
-        Self { known: Mutex::default(), user_agent, insecure_http: AtomicBool::new(false) }
+    /// An empty cache. Requests say `user_agent` and go out through `sender`; secrets are opened with `secrets`.
+    pub fn new(user_agent: HeaderValue, sender: Sender, secrets: Arc<Secrets>) -> Self {
+        Self { known: Mutex::default(), user_agent, sender, insecure_http: AtomicBool::new(false), secrets }
+    }
+
+    /// What secrets are opened with.
+    pub fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
     }
 
     /// Follows the setting `allow_insecure_http`; a change makes every URL be judged anew.
     pub fn allow_insecure_http(&self, allowed: bool) {
         if self.insecure_http.swap(allowed, Ordering::Relaxed) != allowed {
-            self.lock().clear();
+            self.forget();
         }
+    }
+
+    /// Loads every subscription anew from now on.
+    pub fn forget(&self) {
+        self.lock().clear();
     }
 
     /// The endpoints of the leases, in their order, in the versions the leases name (or later ones).
@@ -75,7 +114,7 @@ impl Endpoints {
         {
             let known = self.lock();
             for lease in leases {
-                if known.get(&lease.subscription_id).is_none_or(|k| k.version < lease.version) {
+                if known.get(&lease.subscription_id).is_none_or(|k| k.version < lease.version || k.is_stale()) {
                     missing.insert(lease.subscription_id, lease.version);
                 }
             }
@@ -83,23 +122,78 @@ impl Endpoints {
         if !missing.is_empty() {
             let ids: Vec<i64> = missing.keys().copied().collect();
             let rows = db.load_subscriptions(&ids).await?;
-            let mut known = self.lock();
-            if known.len() + rows.len() > CACHE_LIMIT {
-                let wanted: BTreeSet<i64> = leases.iter().map(|l| l.subscription_id).collect();
-                known.retain(|id, _| wanted.contains(id));
-            }
-            for row in rows {
-                let (id, version) = (row.subscription_id, row.version);
-                let endpoint = self.parse(row);
-                known.insert(id, Arc::new(Known { version, endpoint }));
-            }
+            let opened = self.open(&rows).await;
+            let renamed = self.keep(rows, opened, leases);
+            tell_names(db, renamed).await;
         }
         let known = self.lock();
-        let unknown = || Arc::new(Known { version: 0, endpoint: Err("the subscription is gone".into()) });
+        let unknown =
+            || Arc::new(Known { version: 0, stale_at: None, endpoint: Err("the subscription is gone".into()) });
         Ok(leases.iter().map(|l| known.get(&l.subscription_id).cloned().unwrap_or_else(unknown)).collect())
     }
 
-    fn parse(&self, row: SubscriptionRow) -> Result<Endpoint, String> {
+    /// Puts what was loaded into the cache; returns the ids that secrets kept by reference turned out to have.
+    fn keep(&self, rows: Vec<SubscriptionRow>, opened: Vec<Secured>, leases: &[Lease]) -> Vec<Renamed> {
+        let mut renamed = Vec::new();
+        let mut known = self.lock();
+        if known.len() + rows.len() > CACHE_LIMIT {
+            let wanted: BTreeSet<i64> = leases.iter().map(|l| l.subscription_id).collect();
+            known.retain(|id, _| wanted.contains(id));
+        }
+        for (row, opened) in rows.into_iter().zip(opened) {
+            let (id, version) = (row.subscription_id, row.version);
+            let mut keys = row.keys.iter().zip(&opened.keys);
+            let unread = keys.any(|(key, opened)| key.is_reference() && opened.is_err())
+                || opened.client.as_ref().is_some_and(Result::is_err);
+            // One warning for each version, however often it is tried again.
+            let is_news = known.get(&id).is_none_or(|before| before.version < version);
+            let endpoint = self.parse(row, opened, is_news, &mut renamed);
+            let stale_at = unread.then(|| Instant::now() + UNREAD);
+            known.insert(id, Arc::new(Known { version, stale_at, endpoint }));
+        }
+        renamed
+    }
+
+    /// The secrets of the rows. Files are read aside: a disk that hangs must not hold up a thread of the runtime.
+    async fn open(&self, rows: &[SubscriptionRow]) -> Vec<Secured> {
+        type Row = (i64, Vec<(String, Stored)>, Option<String>);
+        let secrets = self.secrets.clone();
+        let of_row = move |(id, keys, client): &Row| Secured {
+            keys: keys
+                .iter()
+                .map(|(key_id, stored)| secrets.open(*id, key_id, stored).map_err(|error| error.to_string()))
+                .collect(),
+            client: client.as_ref().map(|reference| secrets.read(reference).map_err(|error| error.to_string())),
+        };
+        let stored: Vec<Row> = rows
+            .iter()
+            .map(|row| {
+                let keys = row.keys.iter().map(|k| (k.key_id.clone(), k.stored.clone())).collect();
+                let said = row.tls.as_deref().and_then(|tls| serde_json::from_str::<Tls>(tls).ok());
+                (row.subscription_id, keys, said.and_then(|tls| tls.client))
+            })
+            .collect();
+        let has_reference = stored.iter().any(|(_, _, client)| client.is_some())
+            || rows.iter().flat_map(|row| &row.keys).any(StoredKey::is_reference);
+        let all = move || stored.iter().map(of_row).collect::<Vec<_>>();
+        if !has_reference {
+            return all();
+        }
+        let unread = || Err("it could not be read".to_owned());
+        let refused = |row: &SubscriptionRow| Secured {
+            keys: row.keys.iter().map(|_| unread()).collect(),
+            client: Some(unread()),
+        };
+        tokio::task::spawn_blocking(all).await.unwrap_or_else(|_| rows.iter().map(refused).collect())
+    }
+
+    fn parse(
+        &self,
+        row: SubscriptionRow,
+        opened: Secured,
+        is_news: bool,
+        renamed: &mut Vec<Renamed>,
+    ) -> Result<Endpoint, String> {
         let url = egress::check_url(&row.url, self.insecure_http.load(Ordering::Relaxed)).map_err(|e| e.to_string())?;
         let uri: Uri = url.as_str().parse().map_err(|_| "the URL cannot be a request target".to_owned())?;
         let profile =
@@ -110,7 +204,9 @@ impl Endpoints {
         if row.keys.is_empty() {
             return Err("the subscription has no live secret: rotate it with outbox.rotate_secret".into());
         }
-        let keys = signers(profile, row.subscription_id, row.keys)?;
+        let keys = signers(profile, &row, opened.keys, is_news, renamed)?;
+        let client = opened.client.transpose()?;
+        let tls = row.tls.as_deref().map(|tls| self.own_tls(tls, client.as_ref())).transpose()?;
         let mut headers = HeaderMap::new();
         let named: BTreeMap<String, String> =
             serde_json::from_str(&row.headers).map_err(|_| "headers is not an object of strings".to_owned())?;
@@ -123,7 +219,15 @@ impl Endpoints {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(envelope.content_type()));
         headers.insert(USER_AGENT, self.user_agent.clone());
-        Ok(Endpoint { tenant_id: row.tenant_id, uri, headers, scheme, envelope, timeout: row.timeout, tls: None, keys })
+        Ok(Endpoint { tenant_id: row.tenant_id, uri, headers, scheme, envelope, timeout: row.timeout, tls, keys })
+    }
+
+    /// What a subscription says of TLS, as outbox_relay.check_tls has let it in.
+    fn own_tls(&self, tls: &str, client: Option<&Secret>) -> Result<Arc<OwnTls>, String> {
+        let said: Tls = serde_json::from_str(tls).map_err(|_| "tls is not what outbox.subscribe takes".to_owned())?;
+        let options =
+            TlsOptions { authority: said.ca.as_deref(), pins: &said.pins, identity: client.map(Secret::expose) };
+        self.sender.own_tls(options).map(Arc::new)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Arc<Known>>> {
@@ -131,26 +235,99 @@ impl Endpoints {
     }
 }
 
-/// The keys that can sign. One that cannot, because it is older than a rule or was not written by our functions, must
-/// not silence the others: it is left out, and said so once for each version of the subscription.
+/// A secret, or why it cannot be had.
+type Opened = Result<Secret, String>;
+
+/// The secrets of one subscription.
+struct Secured {
+    keys: Vec<Opened>,
+    /// The client certificate of its `tls`, with the key.
+    client: Option<Opened>,
+}
+
+/// What a secret behind a reference turned out to be.
+struct Renamed {
+    subscription_id: i64,
+    key_id: String,
+    true_key_id: String,
+    form: Form,
+    public_key: Option<String>,
+}
+
+impl Known {
+    fn is_stale(&self) -> bool {
+        self.stale_at.is_some_and(|at| Instant::now() >= at)
+    }
+}
+
+/// Tells the database the ids of secrets that it has never seen. It does not matter when: attempts name the true ones.
+async fn tell_names(db: &Db, renamed: Vec<Renamed>) {
+    for Renamed { subscription_id, key_id, true_key_id, form, public_key } in renamed {
+        match db.name_key(subscription_id, &key_id, &true_key_id, form.as_str(), public_key.as_deref()).await {
+            Ok(true) => debug!(subscription_id, key_id, true_key_id, "a secret kept by reference has its id"),
+            // Another relay was first, or the same secret stands there under another key.
+            Ok(false) => {}
+            Err(error) => {
+                warn!(subscription_id, key_id, %error, "the id of a secret could not be told; it will be again")
+            }
+        }
+    }
+}
+
+/// The keys that can sign. One that cannot, because it is older than a rule, was not written by our functions, does
+/// not open or is not where its reference says, must not silence the others: it is left out, and said so once for
+/// each version of the subscription.
 fn signers(
     profile: Profile,
-    subscription_id: i64,
-    live: Vec<(String, Zeroizing<String>, Option<SystemTime>)>,
+    row: &SubscriptionRow,
+    opened: Vec<Opened>,
+    is_news: bool,
+    renamed: &mut Vec<Renamed>,
 ) -> Result<Vec<Key>, String> {
-    let mut keys = Vec::with_capacity(live.len());
+    let subscription_id = row.subscription_id;
+    let mut keys = Vec::with_capacity(opened.len());
     let mut refused = None;
-    for (key_id, secret, expires_at) in live {
-        match Key::new(profile, key_id.clone(), &secret, expires_at) {
+    for (stored, opened) in row.keys.iter().zip(opened) {
+        let signer = opened.and_then(|secret| {
+            let mut key_id = stored.key_id.clone();
+            if let Stored::Reference(reference) = &stored.stored {
+                // No rule has judged it yet.
+                secrets::check(&row.signature, secret.expose()).map_err(|error| format!("{reference}: {error}"))?;
+                let true_key_id = secrets::key_id(secret.expose());
+                if true_key_id != key_id {
+                    renamed.push(Renamed {
+                        subscription_id,
+                        key_id,
+                        true_key_id: true_key_id.clone(),
+                        form: Form::of(secret.expose()),
+                        public_key: secrets::public_key(secret.expose()),
+                    });
+                }
+                key_id = true_key_id;
+            }
+            Key::new(profile, key_id, secret.expose(), stored.expires_at).map_err(|error| error.to_string())
+        });
+        match signer {
             Ok(key) => keys.push(key),
             Err(error) => {
-                warn!(subscription_id, key_id, error = %error, "a key cannot sign and is left out");
+                let key_id = &stored.key_id;
+                if is_news {
+                    warn!(subscription_id, key_id, %error, "a key cannot sign and is left out");
+                } else {
+                    debug!(subscription_id, key_id, %error, "a key still cannot sign");
+                }
                 refused = Some(error);
             }
         }
     }
     match refused {
-        Some(error) if keys.is_empty() => Err(error.to_string()),
+        Some(error) if keys.is_empty() => Err(error),
         _ => Ok(keys),
+    }
+}
+
+impl StoredKey {
+    fn is_reference(&self) -> bool {
+        matches!(self.stored, Stored::Reference(_))
     }
 }

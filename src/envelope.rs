@@ -94,6 +94,9 @@ fn percent_encoded(text: &str) -> String {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

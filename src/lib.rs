@@ -9,7 +9,7 @@
 //! 5. [`envelope`] and [`sign`] make the request.
 //! 6. [`egress`] judges the address, [`send`] makes one attempt, [`outcome`] names what came of it.
 //!
-//! Around them: [`admin`] (the operator's seat: HTTP API, console, metrics), [`metrics`], [`config`], [`reconcile`] (the subscriptions that the configuration manages), [`telemetry`], [`throwaway`] (a private PostgreSQL for the demo, the
+//! Around them: [`admin`] (the operator's seat: HTTP API, console, metrics), [`metrics`], [`config`], [`secrets`] (sealed, or by reference), [`reconcile`] (the subscriptions that the configuration manages), [`telemetry`], [`throwaway`] (a private PostgreSQL for the demo, the
 //! benchmark and the tests) and [`cli`].
 
 pub mod admin;
@@ -29,6 +29,7 @@ pub mod reconcile;
 pub mod record;
 pub mod relay;
 pub mod schema;
+pub mod secrets;
 pub mod send;
 pub mod sign;
 pub mod telemetry;

@@ -32,6 +32,8 @@ enum Command {
     Migrate,
     /// Check configuration, connection, privileges, schema, settings and egress policy
     Check(cli::check::Arguments),
+    /// Seal signing secrets that are plain in the database, or sealed with another key
+    Seal(cli::seal::Arguments),
     /// Say how things stand
     Status(cli::status::Arguments),
     /// Receive webhooks on this machine: verify, print, answer as told
@@ -42,7 +44,11 @@ enum Command {
     Bench(cli::bench::Arguments),
 }
 
+const NO_CORE: rustix::process::Rlimit = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+
 fn main() -> ExitCode {
+    // Secrets are in memory: a crash must not write them to a disk. It cannot fail: less is always allowed.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, NO_CORE);
     let arguments = Arguments::parse();
     let overrides = Overrides { log_format: arguments.log_format, verbosity: arguments.verbose };
     let load = || Config::load(arguments.config.as_deref(), &overrides);
@@ -52,6 +58,7 @@ fn main() -> ExitCode {
         Command::Listen(a) => block_on(cli::listen::listen(a)),
         Command::Demo(a) => block_on(cli::demo::demo(a)),
         Command::Bench(a) => block_on(cli::bench::bench(a)),
+        Command::Seal(a) if a.generate_key => cli::seal::generate_key(),
         command => {
             let config = match load() {
                 Ok(config) => config,
@@ -67,9 +74,10 @@ fn main() -> ExitCode {
                 return Exit::BadConfiguration.into();
             }
             match command {
-                Command::Run => block_on(cli::run::run(config)),
+                Command::Run => block_on(cli::run::run(config, load)),
                 Command::Migrate => block_on(cli::migrate::migrate(&config)),
                 Command::Check(a) => block_on(cli::check::check(&config, a)),
+                Command::Seal(a) => block_on(cli::seal::seal(&config, a)),
                 Command::Status(a) => block_on(cli::status::status(&config, a)),
                 Command::Listen(_) | Command::Demo(_) | Command::Bench(_) => Exit::Done,
             }

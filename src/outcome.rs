@@ -327,6 +327,9 @@ fn push_json_string(json: &mut String, text: &str) {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use hyper::header::HeaderValue;
     use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Subscriptions as code: the database is brought into step with the configuration before the relay begins.
 
-use crate::config::Config;
+use crate::config::{Config, Given};
 use crate::db::{self, DbError};
 use tokio_postgres::Client;
 
@@ -63,7 +63,10 @@ pub async fn reconcile(client: &Client, config: &Config, dry_run: bool) -> Resul
             let mut wanted = subscription.definition.clone();
             wanted.insert("tenant_id".into(), subscription.tenant_id.as_str().into());
             wanted.insert("name".into(), subscription.name.as_str().into());
-            wanted.insert("secret".into(), subscription.secret.expose().into());
+            match &subscription.secret {
+                Given::Secret(secret) => wanted.insert("secret".into(), secret.expose().into()),
+                Given::Reference(reference) => wanted.insert("secret_ref".into(), reference.as_str().into()),
+            };
             wanted.into()
         })
         .collect();

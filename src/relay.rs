@@ -20,6 +20,7 @@ use crate::endpoint::Endpoints;
 use crate::lease::{Leased, Work};
 use crate::metrics::{Metrics, Sample, Wakeup};
 use crate::record::{self, Attempt};
+use crate::secrets::Secrets;
 use crate::send::Sender;
 use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
@@ -71,7 +72,7 @@ pub struct Relay {
     settings: Arc<Settings>,
     target: Arc<ConnectSettings>,
     db: Db,
-    sender: Arc<Sender>,
+    sender: Sender,
     endpoints: Arc<Endpoints>,
     metrics: Metrics,
     tracer: Tracer,
@@ -188,7 +189,7 @@ impl Relay {
             settings: Arc::new(settings),
             target: Arc::new(target),
             db,
-            sender: Arc::new(sender),
+            sender,
             endpoints: Arc::new(endpoints),
             sampled: metrics.totals(),
             metrics,
@@ -272,6 +273,16 @@ impl Relay {
             }
         }
         self.end().await;
+    }
+
+    /// What requests go out through.
+    pub fn sender(&self) -> Sender {
+        Sender::clone(&self.sender)
+    }
+
+    /// The subscriptions as the relay holds them.
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        Arc::clone(&self.endpoints)
     }
 
     /// Whether the relay has registered with the database.
@@ -370,7 +381,14 @@ impl Relay {
         }
         let deltas: Vec<_> = self.health.drain().collect();
         let sample = self.take_sample(now);
-        self.housekeeping = Some(tokio::spawn(housekeep(self.db.clone(), self.epoch, deltas, sample, maintain)));
+        self.housekeeping = Some(tokio::spawn(housekeep(
+            self.db.clone(),
+            self.epoch,
+            deltas,
+            sample,
+            maintain,
+            self.endpoints.secrets().clone(),
+        )));
     }
 
     fn on_heard(&mut self, heard: Heard) {
@@ -554,6 +572,7 @@ async fn housekeep(
     deltas: Vec<(i64, HealthDelta)>,
     sample: Option<(Duration, Sample)>,
     maintain: bool,
+    secrets: Arc<Secrets>,
 ) -> Housekept {
     let tick = db.tick(epoch).await;
     let mut unwritten = deltas;
@@ -572,6 +591,13 @@ async fn housekeep(
         match db.maintain().await {
             Ok(done) => done.iter().for_each(|line| info!(done = line, "maintained")),
             Err(error) => warn!(%error, "maintenance failed"),
+        }
+    }
+    if tick.as_ref().is_ok_and(|tick| tick.unsealed) && secrets.keyring.current().is_some() {
+        match db.seal_found(&secrets.keyring).await {
+            Ok(0) => {} // another relay was first
+            Ok(secrets) => info!(secrets, "sealed what was made in SQL"),
+            Err(error) => warn!(%error, "secrets could not be sealed; it is tried again"),
         }
     }
     debug!(epoch, "tick");

@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 155] = files![
+const FILES: [(&str, &str); 167] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -64,9 +64,14 @@ const FILES: [(&str, &str); 155] = files![
     "functions/50_subscription/normal_patterns.sql",
     "functions/50_subscription/require_unmanaged.sql",
     "functions/50_subscription/ed25519_public_key.sql",
+    "functions/50_subscription/key_id.sql",
     "functions/50_subscription/check_secret.sql",
+    "functions/50_subscription/check_tls.sql",
+    "functions/50_subscription/check_stored.sql",
+    "functions/50_subscription/check_reference.sql",
     "functions/50_subscription/header_refusal.sql",
     "functions/50_subscription/check_headers.sql",
+    "functions/50_subscription/url_refusal.sql",
     "functions/50_subscription/check_subscription.sql",
     "functions/50_subscription/version_subscription.sql",
     "functions/50_subscription/require_subscription.sql",
@@ -78,6 +83,13 @@ const FILES: [(&str, &str); 155] = files![
     "functions/50_subscription/rotate_secret.sql",
     "functions/50_subscription/retries_policy.sql",
     "functions/50_subscription/reconcile.sql",
+    "functions/52_secret/unsealed.sql",
+    "functions/52_secret/sealed_otherwise.sql",
+    "functions/52_secret/seal.sql",
+    "functions/52_secret/secret_counts.sql",
+    "functions/52_secret/offer_for.sql",
+    "functions/52_secret/offer_key.sql",
+    "functions/52_secret/name_key.sql",
     "functions/60_operate/define_event_type.sql",
     "functions/60_operate/archive_event_type.sql",
     "functions/60_operate/send_test.sql",

@@ -253,6 +253,9 @@ fn value(text: &str) -> HeaderValue {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

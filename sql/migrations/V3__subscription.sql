@@ -42,6 +42,7 @@ create table outbox.subscription (
     max_in_flight   integer,
     rate_limit      numeric,
     ordered         boolean not null default false,
+    tls             jsonb,
     active          boolean not null default true,
     disabled_at     timestamptz,
     disabled_reason text,
@@ -68,6 +69,7 @@ comment on column outbox.subscription.timeout is 'The time one attempt may take;
 comment on column outbox.subscription.max_in_flight is 'Attempts under way at once in one relay; null is the relay''s own max_in_flight.';
 comment on column outbox.subscription.rate_limit is 'Attempts a second, by all relays together; null is without limit.';
 comment on column outbox.subscription.ordered is 'Events with one ordering_key are delivered one after the other, in log order; those without have no order.';
+comment on column outbox.subscription.tls is 'What holds for TLS with this receiver: ca (PEM, trusted instead of all others), pins (sha256//… of its public key), client (file:NAME, a certificate to show, with its key); null is the relay''s own authorities.';
 comment on column outbox.subscription.active is 'False while paused, disabled or unsubscribed: nothing is created or sent.';
 comment on column outbox.subscription.managed_by is 'configuration, if outboxd''s configuration keeps it in step; null if it was made by hand.';
 comment on column outbox.subscription.version is 'Rises with each change; a relay reloads what it holds in an older version.';
@@ -108,21 +110,48 @@ create table outbox.signing_key (
     revoked_at      timestamptz,
     primary key (subscription_id, key_id),
     constraint signing_key_algorithm check (algorithm in ('hmac-sha256', 'ed25519')),
-    constraint signing_key_public_key check ((algorithm = 'ed25519') = (public_key is not null))
+    constraint signing_key_public_key check (algorithm = 'ed25519' or public_key is null)
 );
 comment on table outbox.signing_key is 'One secret of one subscription, without the secret.';
-comment on column outbox.signing_key.key_id is 'The first 16 hex digits of the SHA-256 of the secret''s text.';
-comment on column outbox.signing_key.public_key is 'whpk_…, what receivers verify an ed25519 signature with; not a secret.';
+comment on column outbox.signing_key.key_id is 'The first 16 hex digits of the SHA-256 of the secret''s text; of the reference''s, until a relay has read what it stands for.';
+comment on column outbox.signing_key.public_key is 'whpk_…, what receivers verify an ed25519 signature with; not a secret. Null until a relay has read a key that is kept by reference.';
 comment on column outbox.signing_key.expires_at is 'Signs until then; null is without end.';
 
 create table outbox_relay.signing_secret (
     subscription_id bigint not null,
     key_id          text not null,
-    secret          text not null,
+    secret          text,
+    sealed          bytea,
+    sealed_with     text,
+    secret_ref      text,
+    form            text,
     primary key (subscription_id, key_id),
-    foreign key (subscription_id, key_id) references outbox.signing_key on delete cascade
+    foreign key (subscription_id, key_id) references outbox.signing_key on update cascade on delete cascade,
+    constraint signing_secret_one_of_three check (num_nonnulls(secret, sealed, secret_ref) = 1),
+    constraint signing_secret_sealed check ((sealed is null) = (sealed_with is null)),
+    constraint signing_secret_form check (form in ('whsec', 'whsk', 'text'))
 );
-comment on table outbox_relay.signing_secret is 'The secrets themselves. No role is granted this table; the relay reads it through outbox_relay.load_subscriptions.';
+create index signing_secret_unsealed_idx on outbox_relay.signing_secret (subscription_id, key_id) where secret is not null;
+comment on table outbox_relay.signing_secret is 'The secrets themselves, in one of three forms. No role is granted this table; the relay reads it through outbox_relay.load_subscriptions.';
+comment on column outbox_relay.signing_secret.secret is 'Plain: made in SQL. A relay that has a sealing key seals it within about a second.';
+comment on column outbox_relay.signing_secret.sealed is 'Sealed by a relay with XChaCha20-Poly1305, for this subscription and key id alone.';
+comment on column outbox_relay.signing_secret.sealed_with is 'The id of the sealing key that opens it.';
+comment on column outbox_relay.signing_secret.secret_ref is 'env:NAME or file:NAME: the secret is on the relay''s host and never comes here.';
+comment on column outbox_relay.signing_secret.form is 'Which profiles it can sign for: whsec all but that of ed25519, whsk that alone, text those that sign with a secret''s text; null while it is plain or unread.';
+comment on index outbox_relay.signing_secret_unsealed_idx is 'Whether there is a plain secret, in one probe; relays ask each second.';
+
+-- What arrives sealed is handed from the daemon to outbox.subscribe or outbox.rotate_secret, which run as the
+-- caller's role, within one transaction. Nobody else can: only the relay's role may write here.
+create table outbox_relay.offered_key (
+    xact            xid8 primary key default pg_current_xact_id(),
+    subscription_id bigint not null,
+    key_id          text not null,
+    form            text not null,
+    public_key      text,
+    sealed          bytea not null,
+    sealed_with     text not null
+);
+comment on table outbox_relay.offered_key is 'A sealed secret on its way into outbox_relay.signing_secret; no row outlives its transaction.';
 
 -- What a subscription was, so that outbox.explain and outbox.unaccounted can repeat the match as of
 -- the moment an event was expanded.

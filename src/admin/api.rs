@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::{Admin, Reply, credentials, json};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use serde_json::value::RawValue;
@@ -55,13 +55,18 @@ pub(crate) async fn call(admin: &Admin, peer: IpAddr, request: Request<Incoming>
 
 /// The whole body, if it is within the limit. No connection to the database is held meanwhile.
 pub(crate) async fn read_body(request: Request<Incoming>, limit: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large")
+            .detail(&format!("more than {limit} bytes"))
+            .hint("Raise admin.max_body_bytes where payloads may be larger.")
+    };
+    // Whoever announces too much is not waited for.
+    if request.body().size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(e) if e.is::<LengthLimitError>() => {
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large")
-                .detail(&format!("more than {limit} bytes"))
-                .hint("Raise admin.max_body_bytes where payloads may be larger."))
-        }
+        Err(e) if e.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(Problem::bad_request("the body broke off")),
     }
 }
@@ -104,6 +109,12 @@ fn judged_body(operation: &Operation, body: Bytes, takes_json: bool) -> Result<O
     }
     let parsed: Value =
         serde_json::from_slice(&body).map_err(|e| Problem::bad_request(&format!("the body is not JSON: {e}")))?;
+    if has_nul(&parsed) {
+        // PostgreSQL would refuse it, and its log would repeat what stands around it.
+        return Err(Problem::bad_request(
+            "the body has a NUL character (\\u0000), which PostgreSQL's text and jsonb cannot hold",
+        ));
+    }
     let errors = expected.errors(&parsed);
     if !errors.is_empty() {
         return Err(unfit(errors));
@@ -111,6 +122,15 @@ fn judged_body(operation: &Operation, body: Bytes, takes_json: bool) -> Result<O
     let raw =
         serde_json::from_slice::<Box<RawValue>>(&body).map_err(|_| Problem::bad_request("the body is not JSON"))?;
     Ok(Some(raw))
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(entries) => entries.iter().any(has_nul),
+        Value::Object(entries) => entries.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        _ => false,
+    }
 }
 
 fn unfit(errors: Vec<(String, String)>) -> Problem {
@@ -149,3 +169,6 @@ fn fingerprint(operation: &Operation, asked: &str) -> [u8; 32] {
 fn raw(value: &Value) -> Box<RawValue> {
     RawValue::from_string(value.to_string()).expect("a JSON value is JSON")
 }
+
+#[cfg(test)]
+mod properties;

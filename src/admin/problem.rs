@@ -91,6 +91,11 @@ impl From<DbError> for Problem {
         {
             return of_refusal(refused);
         }
+        if let DbError::Secret(refusal) = &error
+            && let Some((status, title)) = of_outbox("OB015")
+        {
+            return coded(status, title, "OB015").detail(&refusal.to_string()).hint(refusal.hint);
+        }
         error!(%error, "the operator's seat cannot reach the database");
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(status, "The database cannot be asked").header(header::RETRY_AFTER, HeaderValue::from_static("1"))

@@ -7,7 +7,7 @@ use crate::{connect, db, schema};
 use tokio_postgres::Client;
 
 /// What the daemon's user must be allowed to call.
-const NEEDED: [&str; 21] = [
+const NEEDED: [&str; 28] = [
     "register",
     "resume_epoch",
     "fence",
@@ -29,6 +29,13 @@ const NEEDED: [&str; 21] = [
     "subscription_gauges",
     "has_tokens",
     "catalog",
+    "unsealed",
+    "sealed_otherwise",
+    "seal",
+    "secret_counts",
+    "offer_for",
+    "offer_key",
+    "name_key",
 ];
 
 struct Findings {
@@ -77,12 +84,65 @@ pub async fn check(config: &Config, arguments: &Arguments) -> Exit {
                         findings.problem("database", schema::describe(&e));
                     }
                 }
+                if let Err(e) = check_secrets(config, &client, &mut findings).await {
+                    findings.problem("secrets", e);
+                }
                 check_subscriptions(config, &client, arguments.diff, &mut findings).await;
             }
             Err(e) => findings.problem("schema", e),
         }
     }
     if findings.problems == 0 { Exit::Done } else { Exit::Failed }
+}
+
+/// How secrets are kept, and whether this host has what opens them.
+async fn check_secrets(config: &Config, client: &Client, findings: &mut Findings) -> Result<(), db::DbError> {
+    let secrets = &config.secrets;
+    let counts = db::secret_counts(client).await?;
+    let of = |form: &'static str| counts.iter().filter(move |count| count.form == form);
+    let plain: i64 = of("plain").map(|count| count.count).sum();
+    match secrets.keyring.current() {
+        Some(key) => findings.ok("secrets", format_args!("sealed with the key {}", key.id())),
+        None => findings.warn(
+            "secrets",
+            format_args!(
+                "{plain} are plain in the database: set secrets.key_file (outboxd seal --generate-key makes a key)"
+            ),
+        ),
+    }
+    if plain > 0 && secrets.keyring.current().is_some() {
+        findings.warn("secrets", format_args!("{plain} are plain: a relay seals them while it runs, or outboxd seal"));
+    }
+    for count in of("sealed") {
+        let with = count.detail.as_deref().unwrap_or_default();
+        let is_current = secrets.keyring.current().is_some_and(|key| key.id() == with);
+        match (secrets.keyring.has(with), is_current) {
+            (_, true) => findings.ok("secrets", format_args!("{} sealed with the key {with}", count.count)),
+            (true, false) => findings.warn(
+                "secrets",
+                format_args!("{} sealed with the old key {with}: run outboxd seal --rekey", count.count),
+            ),
+            (false, _) => findings.problem(
+                "secrets",
+                format_args!(
+                    "{} sealed with the key {with}, which is neither secrets.key nor among secrets.old_keys",
+                    count.count
+                ),
+            ),
+        }
+    }
+    let (mut found, mut missing) = (0, Vec::new());
+    for reference in of("reference").filter_map(|count| count.detail.as_deref()) {
+        match secrets.read(reference) {
+            Ok(_) => found += 1,
+            Err(error) => missing.push(error),
+        }
+    }
+    if found > 0 {
+        findings.ok("secrets", format_args!("{found} references can be read here"));
+    }
+    missing.iter().for_each(|error| findings.problem("secrets", error));
+    Ok(())
 }
 
 /// What starting would change about subscriptions. A difference is no problem; a refusal is.
@@ -117,6 +177,12 @@ fn check_egress(config: &Config, findings: &mut Findings) {
             or_none(&list(deny))
         ),
     );
+    if let Some(proxy) = &config.http.proxy {
+        findings.warn(
+            "egress",
+            format_args!("{} dials and resolves names: it has to refuse private addresses, outboxd cannot", proxy.uri),
+        );
+    }
     for rule in allow.iter().filter(|rule| rule.net.prefix_len() == 0) {
         findings.warn("egress", format_args!("{rule} allows every address, private networks included"));
     }

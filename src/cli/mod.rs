@@ -5,7 +5,9 @@ pub mod check;
 pub mod demo;
 pub mod listen;
 pub mod migrate;
+mod reload;
 pub mod run;
+pub mod seal;
 pub mod status;
 mod watch;
 

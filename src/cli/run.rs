@@ -1,8 +1,8 @@
 //! `outboxd run`: the daemon.
 
-use super::{Exit, fail};
+use super::{Exit, fail, reload};
 use crate::admin;
-use crate::config::{Config, ConnectError, ConnectSettings};
+use crate::config::{Config, ConfigError, ConnectError, ConnectSettings};
 use crate::db::{Db, DbError, Seat};
 use crate::endpoint::Endpoints;
 use crate::metrics::Metrics;
@@ -10,7 +10,7 @@ use crate::reconcile::{self, Change, ReconcileError};
 use crate::relay::{Relay, Settings};
 use crate::send::Sender;
 use crate::trace::Tracer;
-use crate::{connect, egress, schema, send};
+use crate::{connect, egress, schema, secrets, send};
 use hyper::header::HeaderValue;
 use sd_notify::NotifyState;
 use std::sync::Arc;
@@ -22,11 +22,12 @@ use tracing::{error, info, warn};
 /// Reconciling waits by itself for what others have locked; this lets them come through in between.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
-/// Runs a relay until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> Exit {
+/// Runs a relay until SIGTERM or SIGINT. At SIGHUP `load` reads the configuration anew, of which `[egress]` is
+/// followed.
+pub async fn run(config: Config, load: impl Fn() -> Result<Config, ConfigError>) -> Exit {
     let (tell, stop) = watch::channel(false);
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else { return fail("cannot listen for signals") };
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(hang_up)] = kinds else { return fail("cannot listen for signals") };
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -73,16 +74,16 @@ pub async fn run(config: Config) -> Exit {
     }
     info!(version = env!("CARGO_PKG_VERSION"), "outboxd starts");
     let mut ready = false;
-    relay
-        .run(stop, |relay| {
-            if !ready && relay.is_connected() {
-                ready = true;
-                let _ = sd_notify::notify(&[NotifyState::Ready]);
-            }
-            // From the loop itself: a loop that stands still is restarted.
-            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-        })
-        .await;
+    let following = reload::follow(config.egress.clone(), load, hang_up, relay.sender(), relay.endpoints());
+    let running = relay.run(stop, |relay| {
+        if !ready && relay.is_connected() {
+            ready = true;
+            let _ = sd_notify::notify(&[NotifyState::Ready]);
+        }
+        // From the loop itself: a loop that stands still is restarted.
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+    });
+    tokio::select! { () = running => {}, () = following => {} }
     // Its export blocks.
     let _ = tokio::task::spawn_blocking(move || tracer.finish()).await;
     Exit::Done
@@ -104,7 +105,8 @@ fn serve_admin(config: &Config, metrics: Metrics) -> Result<(), Box<dyn std::err
     let Some(listen) = config.admin.listen else { return Ok(()) };
     let seat = |connections| -> Result<Seat, Box<dyn std::error::Error + Send + Sync>> {
         let pool = connect::pool(&pooled_settings(config)?, connections, config.database.connect_timeout)?;
-        Ok(Seat::new(pool, config.admin.request_timeout, config.admin.session_idle))
+        let secrets = Arc::new(config.secrets.clone());
+        Ok(Seat::new(pool, config.admin.request_timeout, config.admin.session_idle, secrets))
     };
     admin::serve(listen, &config.admin, seat(config.admin.pool_size)?, seat(1)?, metrics)?;
     Ok(())
@@ -129,7 +131,20 @@ async fn in_step(config: &Config) -> Result<(), ReconcileError> {
             info!(subscription, action, detail, "reconciled");
         }
     }
+    seal_found(config, &client).await;
     Ok(())
+}
+
+/// Seals what the configuration, or SQL, has put into the database. What is left is sealed by the relay's ticks.
+async fn seal_found(config: &Config, client: &tokio_postgres::Client) {
+    if config.secrets.keyring.current().is_none() {
+        return;
+    }
+    match secrets::seal_found(client, &config.secrets.keyring).await {
+        Ok(0) => {}
+        Ok(secrets) => info!(secrets, "sealed"),
+        Err(e) => warn!(error = %e, "secrets could not be sealed yet"),
+    }
 }
 
 /// Puts a relay together from its configuration, after seeing that the schema is the right one.
@@ -180,7 +195,8 @@ pub async fn assemble(
         poll_interval: config.relay.poll_interval,
         drain_deadline: config.relay.drain_deadline,
     };
-    let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?);
+    let secrets = Arc::new(config.secrets.clone());
+    let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?, sender.clone(), secrets);
     Ok(Relay::new(settings, direct, db, sender, endpoints, (metrics.clone(), tracer.clone())))
 }
 

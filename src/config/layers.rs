@@ -13,6 +13,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::problem::Problem;
 use super::{DEFAULTS, Overrides};
+use crate::secrets::DEFAULT_PREFIX;
 
 const PREFIX: &str = "OUTBOXD_";
 /// One endpoint without a file; see `subscription.rs`.
@@ -66,7 +67,8 @@ impl Layers {
                 continue;
             };
             let is_ours = name == "DATABASE_URL" || name.starts_with(PREFIX) || WEBHOOK.contains(&name.as_str());
-            if !is_ours || text.is_empty() {
+            // What a reference may name is no key of the configuration, however it goes on.
+            if !is_ours || text.is_empty() || name.starts_with(DEFAULT_PREFIX) {
                 continue;
             }
             match text.into_string() {

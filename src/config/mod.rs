@@ -9,8 +9,11 @@ mod layers;
 mod level;
 mod postgres;
 mod problem;
+#[cfg(test)]
+mod properties;
 mod reader;
 mod secret;
+mod secrets;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -28,6 +31,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::egress::{NetRule, NetRuleError};
+use crate::secrets::Secrets;
 use crate::send::Proxy;
 use layers::Layers;
 use reader::{Noted, Read, Reader};
@@ -35,7 +39,7 @@ use reader::{Noted, Read, Reader};
 pub use postgres::{ConnectError, ConnectSettings, TlsMode};
 pub use problem::{ConfigError, Problem};
 pub use secret::Secret;
-pub use subscription::Subscription;
+pub use subscription::{Given, Subscription};
 
 /// `config/outboxd.toml`: every key with its default and the reason to change it.
 pub const DEFAULTS: &str = include_str!("../../config/outboxd.toml");
@@ -54,6 +58,8 @@ pub struct Config {
     pub http: Http,
     /// Which addresses may be dialled.
     pub egress: Egress,
+    /// Sealing keys, and where references are looked up.
+    pub secrets: Secrets,
     /// The operator's seat.
     pub admin: Admin,
     /// Where spans are exported to.
@@ -252,6 +258,7 @@ impl Config {
         let relay = Relay::read(reader);
         let http = Http::read(reader);
         let egress = Egress::read(reader);
+        let secrets = secrets::read(reader);
         let admin = Admin::read(reader);
         let trace_endpoint = trace_endpoint(reader);
         let log = Log::read(reader, overrides.verbosity);
@@ -261,6 +268,7 @@ impl Config {
             relay: relay?,
             http: http?,
             egress: egress?,
+            secrets: secrets?,
             admin: admin?,
             trace_endpoint: trace_endpoint?,
             log: log?,

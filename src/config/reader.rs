@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
@@ -227,7 +228,8 @@ impl Reader {
         let found = self.required(key, found)?;
         let value = match &found.value {
             // figment's own reading of a variable: numbers, booleans, [lists].
-            Value::String(_, raw) if found.from_variable => match raw.parse() {
+            // It panics over characters that are not ASCII, and what is meant here has none.
+            Value::String(_, raw) if found.from_variable && raw.is_ascii() => match raw.parse() {
                 Ok(value) => value,
                 Err(impossible) => match impossible {},
             },
@@ -320,11 +322,12 @@ fn section_of(key: &str) -> &str {
     key.split_once('.').map_or(key, |(section, _)| section)
 }
 
-/// A variable's text as it stands, without the quotes that figment's notation allows around it.
+/// A variable's text as it stands, without the quotes of TOML that are allowed around it.
 fn unquoted(raw: &str) -> String {
     let raw = raw.trim();
-    match raw.starts_with('"').then(|| raw.parse()) {
-        Some(Ok(Value::String(_, text))) => text,
+    let quoted = raw.starts_with('"').then(|| Toml::from_str::<Dict>(&format!("text = {raw}")));
+    match quoted.and_then(Result::ok).and_then(|mut dict| dict.remove("text")) {
+        Some(Value::String(_, text)) => text,
         _ => raw.to_owned(),
     }
 }

@@ -13,16 +13,35 @@ use super::reader::{Read, Reader, parse_duration, read_secret_file};
 use super::secret::Secret;
 
 /// A subscription that the configuration manages.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Subscription {
     /// Whose it is.
     pub tenant_id: String,
     /// What it is known by, in its tenant.
     pub name: String,
-    /// What its receiver verifies with.
-    pub secret: Secret,
+    /// What its receiver verifies with, or a reference to it.
+    pub secret: Given,
     /// The other arguments of `outbox.subscribe`, by name.
     pub definition: Map<String, serde_json::Value>,
+}
+
+/// A secret, or where relays find it.
+#[derive(Debug, Clone)]
+pub enum Given {
+    /// The secret itself.
+    Secret(Secret),
+    /// `env:NAME` or `file:NAME`.
+    Reference(String),
+}
+
+impl std::fmt::Debug for Subscription {
+    // Headers, and the query of a URL, may be secrets too.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription")
+            .field("tenant_id", &self.tenant_id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a key of a block is written.
@@ -30,20 +49,24 @@ enum Form {
     Text,
     Texts,
     Table,
+    Tls,
     Duration,
     Number,
     Boolean,
 }
 
+const TLS: &str = "a table, as { ca = \"-----BEGIN …\", pins = [\"sha256//…\"], client = \"file:acme.pem\" }";
+
 const WITHOUT_NUL: &str = "text without NUL characters";
 
-const KEYS: [(&str, Form); 18] = [
+const KEYS: [(&str, Form); 20] = [
     ("name", Form::Text),
     ("tenant_id", Form::Text),
     ("url", Form::Text),
     ("event_types", Form::Texts),
     ("secret", Form::Text),
     ("secret_file", Form::Text),
+    ("secret_ref", Form::Text),
     ("filter", Form::Text),
     ("headers", Form::Table),
     ("signature", Form::Text),
@@ -55,6 +78,7 @@ const KEYS: [(&str, Form); 18] = [
     ("rate_limit", Form::Number),
     ("ordered", Form::Boolean),
     ("description", Form::Text),
+    ("tls", Form::Tls),
     ("take_over", Form::Boolean),
 ];
 
@@ -111,22 +135,25 @@ fn from_block(mut block: Dict) -> Result<Subscription, Vec<(String, String)>> {
         _ => None,
     };
     let (name, tenant_id) = (take("name"), take("tenant_id").unwrap_or_else(|| "default".to_owned()));
-    let secret = match (take("secret"), take("secret_file")) {
-        (Some(secret), None) => Some(Secret::new(secret)),
-        (None, Some(path)) => match secret_of_file(&path) {
-            Ok(secret) => Some(secret),
+    let secret = match (take("secret"), take("secret_file"), take("secret_ref")) {
+        (Some(secret), None, None) => Some(Given::Secret(Secret::new(secret))),
+        (None, None, Some(reference)) => Some(Given::Reference(reference)),
+        (None, Some(path), None) => match secret_of_file(&path) {
+            Ok(secret) => Some(Given::Secret(secret)),
             Err(message) => {
                 problems.push(("secret_file".to_owned(), message));
                 None
             }
         },
-        (Some(_), Some(_)) => {
-            problems.push(("secret".to_owned(), "secret_file is set too; set one of them".to_owned()));
+        (None, None, None) if problems.iter().any(|(noted, _)| noted.starts_with("secret")) => None,
+        (None, None, None) => {
+            let message =
+                "is not set; set secret, secret_file or secret_ref, because nobody would be shown one that is made";
+            problems.push(("secret".to_owned(), message.to_owned()));
             None
         }
-        (None, None) if problems.iter().any(|(noted, _)| noted.starts_with("secret")) => None,
-        (None, None) => {
-            let message = "is not set; set secret or secret_file, because nobody would be shown one that is made";
+        _ => {
+            let message = "is set more than once; set one of secret, secret_file and secret_ref";
             problems.push(("secret".to_owned(), message.to_owned()));
             None
         }
@@ -185,6 +212,14 @@ impl Form {
                 entries.map(Into::into).ok_or("a table of texts, as { \"X-Team\" = \"blue\" }")
             }
             (Self::Table, _) => Err("a table of texts, as { \"X-Team\" = \"blue\" }"),
+            (Self::Tls, Value::Dict(_, dict)) => {
+                let entries = dict.into_iter().map(|(key, value)| {
+                    let form = if key == "pins" { Self::Texts } else { Self::Text };
+                    form.convert(value).map(|value| (key, value))
+                });
+                entries.collect::<Result<Map<_, _>, _>>().map(Into::into).map_err(|_| TLS)
+            }
+            (Self::Tls, _) => Err(TLS),
             (Self::Duration, Value::String(_, text)) => {
                 let duration = parse_duration(&text).ok_or("a duration with its unit, as \"15s\"")?;
                 Ok(format!("{} milliseconds", duration.as_millis()).into())
@@ -248,7 +283,7 @@ fn from_variables(reader: &mut Reader) -> Read<Vec<Subscription>> {
         definition.insert("url".to_owned(), url.into());
         // A name that does not depend on the order of the list.
         let name = format!("webhook-{}", &hex::encode(Sha256::digest(url))[..8]);
-        Subscription { tenant_id: "default".to_owned(), name, secret: secret.clone(), definition }
+        Subscription { tenant_id: "default".to_owned(), name, secret: Given::Secret(secret.clone()), definition }
     };
     Ok(urls.into_iter().map(of_url).collect())
 }

@@ -1,14 +1,16 @@
 //! What a user meets: precedence, refusals, and that no secret gets out.
 
+mod secrets;
+
 use super::*;
 
 const URL: &str = "postgres://relay:hunter2@db.example.com/shop";
 
 /// A file of its own for one test, removed with it.
-struct TempFile(PathBuf);
+pub(super) struct TempFile(PathBuf);
 
 impl TempFile {
-    fn new(name: &str, text: &str) -> TempFile {
+    pub(super) fn new(name: &str, text: &str) -> TempFile {
         let path = std::env::temp_dir().join(format!("outboxd-config-{}-{name}", std::process::id()));
         std::fs::write(&path, text).expect("a writable temporary directory");
         TempFile(path)
@@ -25,7 +27,7 @@ impl Drop for TempFile {
     }
 }
 
-fn load(file: Option<&TempFile>, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+pub(super) fn load(file: Option<&TempFile>, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     load_with(file, environment, &Overrides::default())
 }
 
@@ -140,7 +142,7 @@ fn a_text_from_the_environment_is_taken_as_it_stands() {
 
 #[test]
 fn an_unknown_key_is_named_with_its_source() {
-    let file = TempFile::new("unknown.toml", "[relay]\nbatchsize = 1\n[secrets]\nkey = \"hunter2\"\n");
+    let file = TempFile::new("unknown.toml", "[relay]\nbatchsize = 1\n[vault]\nkey = \"hunter2\"\n");
     let problems = refused(Some(&file), &with_database(&[("OUTBOXD_HTTP__PROXY", "hunter2")]));
     let named: Vec<_> = problems.iter().map(|p| (p.key.as_deref(), p.origin.clone())).collect();
     assert_eq!(
@@ -148,13 +150,13 @@ fn an_unknown_key_is_named_with_its_source() {
         [
             (Some("http.proxy"), Some("environment variable OUTBOXD_HTTP__PROXY".to_owned())),
             (Some("relay.batchsize"), Some(file.path())),
-            (Some("secrets.key"), Some(file.path())),
+            (Some("vault.key"), Some(file.path())),
         ]
     );
     assert!(problems[1].message.contains("batch,"), "{}", problems[1]);
     assert_eq!(
         problems[2].message,
-        "there is no such section; there are admin, database, egress, http, log, relay, subscription, trace"
+        "there is no such section; there are admin, database, egress, http, log, relay, secrets, subscription, trace"
     );
 }
 
@@ -351,7 +353,7 @@ fn a_block_becomes_the_arguments_of_subscribe() {
     );
     let config = load(Some(&file), &with_database(&[])).expect("valid");
     let [first, second] = config.subscriptions.as_slice() else { panic!("two blocks: {:?}", config.subscriptions) };
-    assert_eq!((first.tenant_id.as_str(), first.name.as_str(), first.secret.expose()), ("default", "a", "hunter2"));
+    assert_eq!((first.tenant_id.as_str(), first.name.as_str(), given(first)), ("default", "a", "hunter2"));
     assert_eq!(
         serde_json::Value::from(first.definition.clone()),
         serde_json::json!({
@@ -359,7 +361,7 @@ fn a_block_becomes_the_arguments_of_subscribe() {
             "rate_limit": 2.5, "max_in_flight": 3, "ordered": true, "headers": { "X-Team": "blue" },
         })
     );
-    assert_eq!((second.tenant_id.as_str(), second.secret.expose()), ("t", "whsec_from_a_file"));
+    assert_eq!((second.tenant_id.as_str(), given(second)), ("t", "whsec_from_a_file"));
     assert!(!format!("{config:?}").contains("hunter2"));
 }
 
@@ -387,7 +389,7 @@ fn what_is_wrong_with_a_block_is_named_without_its_values() {
             "without NUL",
         ),
         (GOOD.replace("[\"*\"]", "\"hunter2\""), "subscription[1].event_types", "a list of texts"),
-        (format!("{GOOD}secret_file = \"hunter2\"\n"), "subscription[1].secret", "set one of them"),
+        (format!("{GOOD}secret_file = \"hunter2\"\n"), "subscription[1].secret", "set one of secret, secret_file"),
         (
             GOOD.replace("secret = \"hunter2hunter2\"", "secret_file = \"/hunter2\""),
             "subscription[1].secret_file",
@@ -444,4 +446,12 @@ fn a_few_variables_stand_for_blocks() {
     }
     // Without URLs the others mean somebody else.
     assert!(load(None, &with_database(&variables[1..])).expect("valid").subscriptions.is_empty());
+}
+
+/// The secret of a subscription, or the reference.
+fn given(subscription: &Subscription) -> &str {
+    match &subscription.secret {
+        Given::Secret(secret) => secret.expose(),
+        Given::Reference(reference) => reference,
+    }
 }

@@ -4,15 +4,19 @@
 //! prepared on a connection that a transaction pooler may give to somebody else, and there is no
 //! statement cache to outgrow or to go stale. What is planned once is planned inside the functions.
 
+mod offer;
 mod rows;
 mod seat;
+mod secrets;
 mod watch;
 
 pub use rows::{
-    Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, SubscriptionRow, Tick,
+    Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, StoredKey, SubscriptionRow,
+    Tick,
 };
 
 pub use seat::{Answer, CatalogEntry, Credential, Gauges, Holder, Role, Seat, SubscriptionGauge};
+pub use secrets::{FoundSecret, Offer, OfferFor, SecretCount, seal, sealed_otherwise, secret_counts, unsealed};
 pub use watch::{
     Activity, FailedDelivery, LiveRelay, Standing, Step, Troubled, activity, newest_failures, relays, standing,
     troubled,
@@ -21,6 +25,7 @@ pub use watch::{
 use crate::metrics::{Metrics, Sample};
 use crate::reconcile::Change;
 use crate::schema::describe;
+use crate::secrets::{Keyring, SealingError};
 use deadpool_postgres::Pool;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -35,6 +40,9 @@ pub enum DbError {
     /// PostgreSQL refused it, or the connection broke.
     #[error("{}", describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    /// A secret is refused before the database is asked.
+    #[error("{0}")]
+    Secret(#[from] crate::secrets::Refusal),
     /// No connection was to be had.
     #[error("no connection: {0}")]
     Pool(String),
@@ -68,7 +76,7 @@ impl DbError {
     pub fn leaves_doubt(&self) -> bool {
         match self {
             Self::Postgres(e) => e.as_db_error().and_then(|e| e.parsed_severity()) != Some(Severity::Error),
-            Self::Pool(_) => false,
+            Self::Pool(_) | Self::Secret(_) => false,
             Self::Timeout(_) => true,
         }
     }
@@ -254,9 +262,9 @@ impl Db {
         Ok(rows
             .iter()
             .map(|row| {
-                let secrets = row.get::<_, Vec<String>>("secrets").into_iter().map(zeroize::Zeroizing::new);
                 let key_ids = row.get::<_, Vec<String>>("key_ids").into_iter();
                 let expire_ats = row.get::<_, Vec<Option<SystemTime>>>("expire_ats");
+                let keys = key_ids.zip(secrets::stored(row)).zip(expire_ats);
                 SubscriptionRow {
                     subscription_id: row.get("subscription_id"),
                     version: row.get("version"),
@@ -266,11 +274,50 @@ impl Db {
                     signature: row.get("signature"),
                     signature_header: row.get("signature_header"),
                     envelope: row.get("envelope"),
+                    tls: row.get("tls"),
                     timeout: Duration::from_millis(u64::from(row.get::<_, i32>("timeout_ms").unsigned_abs())),
-                    keys: key_ids.zip(secrets).zip(expire_ats).map(|((id, secret), at)| (id, secret, at)).collect(),
+                    keys: keys.map(|((key_id, stored), expires_at)| StoredKey { key_id, stored, expires_at }).collect(),
                 }
             })
             .collect())
+    }
+
+    /// Gives a key that is kept by reference the id of the secret behind it; false if that was not to be done.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn name_key(
+        &self,
+        subscription_id: i64,
+        key_id: &str,
+        true_key_id: &str,
+        form: &str,
+        public_key: Option<&str>,
+    ) -> Result<bool, DbError> {
+        let parameters: &Params<'_> = &[
+            (&subscription_id, Type::INT8),
+            (&key_id, Type::TEXT),
+            (&true_key_id, Type::TEXT),
+            (&form, Type::TEXT),
+            (&public_key, Type::TEXT),
+        ];
+        let rows = self.query("name_key", "select outbox_relay.name_key($1, $2, $3, $4, $5)", parameters).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    /// Seals what is plain; returns how much was.
+    ///
+    /// # Errors
+    /// Without a key, or if the database cannot be asked.
+    pub async fn seal_found(&self, keyring: &Keyring) -> Result<u64, SealingError> {
+        let client = self.pool.get().await.map_err(DbError::from)?;
+        match tokio::time::timeout(self.timeout, crate::secrets::seal_found(&client, keyring)).await {
+            Ok(result) => result,
+            Err(_) => {
+                drop(deadpool_postgres::Object::take(client));
+                Err(DbError::Timeout(self.timeout).into())
+            }
+        }
     }
 
     /// Fences dead relays, and says how things stand.
@@ -287,6 +334,7 @@ impl Db {
             response_excerpt_bytes: row.get::<_, i32>("response_excerpt_bytes").unsigned_abs() as usize,
             allow_insecure_http: row.get("allow_insecure_http"),
             circuit_failures: row.get("circuit_failures"),
+            unsealed: row.get("unsealed"),
         })
     }
 

@@ -1,12 +1,12 @@
 //! What goes into the calls and comes back.
 
 use crate::outcome::Outcome;
+use crate::secrets::Stored;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 /// An event as the relay needs it.
-#[derive(Debug)]
 pub struct Event {
     /// Position in the log.
     pub seq: i64,
@@ -22,6 +22,17 @@ pub struct Event {
     pub occurred_at: SystemTime,
     /// W3C trace context to pass on.
     pub traceparent: Option<String>,
+}
+
+impl std::fmt::Debug for Event {
+    // Not the payload.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Event")
+            .field("seq", &self.seq)
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Event {
@@ -126,7 +137,7 @@ pub struct Room {
 }
 
 /// The result of an attempt as `outbox_relay.record` takes it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Finished {
     /// To whom.
     pub subscription_id: i64,
@@ -156,6 +167,18 @@ pub struct Finished {
     pub retry_after_s: Option<i32>,
     /// Why the attempt was made.
     pub cause: Cause,
+}
+
+impl std::fmt::Debug for Finished {
+    // Neither what the receiver answered, which may repeat what it was sent, nor the headers it was sent.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Finished")
+            .field("subscription_id", &self.subscription_id)
+            .field("event_seq", &self.event_seq)
+            .field("outcome", &self.outcome)
+            .field("status_code", &self.status_code)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What `outbox_relay.record` did.
@@ -209,10 +232,23 @@ pub struct SubscriptionRow {
     pub signature_header: Option<String>,
     /// The envelope's name.
     pub envelope: String,
+    /// A JSON object of what the subscription says of TLS.
+    pub tls: Option<String>,
     /// The time one attempt may take.
     pub timeout: Duration,
-    /// Key id, secret and expiry of each live key, oldest first.
-    pub keys: Vec<(String, zeroize::Zeroizing<String>, Option<SystemTime>)>,
+    /// The live keys, oldest first.
+    pub keys: Vec<StoredKey>,
+}
+
+/// A live key of a subscription.
+#[derive(Debug)]
+pub struct StoredKey {
+    /// What it is known by.
+    pub key_id: String,
+    /// Its secret.
+    pub stored: Stored,
+    /// Signs until then.
+    pub expires_at: Option<SystemTime>,
 }
 
 /// How things stand, from `outbox_relay.tick`.
@@ -230,6 +266,8 @@ pub struct Tick {
     pub allow_insecure_http: bool,
     /// Setting `circuit_failures`.
     pub circuit_failures: i64,
+    /// There are secrets that are plain.
+    pub unsealed: bool,
 }
 
 /// Counts of one subscription since the last call of [`Db::add_health`].

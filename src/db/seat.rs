@@ -3,8 +3,10 @@
 //! [`Seat::call`] is the whole of the API: it takes the role of the token and calls the one function of
 //! `outbox_http` that the operation is named after. What the role may not do, PostgreSQL refuses.
 
-use super::{DbError, Params};
+use super::{DbError, Params, offer};
+use crate::secrets::Secrets;
 use deadpool_postgres::{Object, Pool};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
@@ -16,6 +18,7 @@ pub struct Seat {
     pool: Pool,
     request_timeout: Duration,
     session_idle: Duration,
+    secrets: Arc<Secrets>,
 }
 
 /// What somebody comes with, as its SHA-256.
@@ -51,8 +54,7 @@ pub struct Holder {
     pub description: Option<String>,
 }
 
-/// How a request was answered.
-#[derive(Debug)]
+/// How a request was answered. Not for `Debug`: it may hold a secret that is shown this once.
 pub struct Answer {
     /// The status, if the first request under its key had another than the operation says.
     pub status: Option<u16>,
@@ -144,9 +146,9 @@ impl Role {
 }
 
 impl Seat {
-    /// `session_idle`: a session ends after so long without anything done.
-    pub fn new(pool: Pool, request_timeout: Duration, session_idle: Duration) -> Self {
-        Self { pool, request_timeout, session_idle }
+    /// `session_idle`: a session ends after so long without anything done. `secrets`: what arrives is sealed with.
+    pub fn new(pool: Pool, request_timeout: Duration, session_idle: Duration, secrets: Arc<Secrets>) -> Self {
+        Self { pool, request_timeout, session_idle, secrets }
     }
 
     /// How long a session may idle.
@@ -182,7 +184,9 @@ impl Seat {
     ) -> Result<Option<Answer>, DbError> {
         let mut transaction = self.begin().await?;
         let answer = match self.enter(&transaction, credential, false).await {
-            Ok(Some(holder)) => transaction.answer(&holder, operation, request, once, status).await.map(Some),
+            Ok(Some(holder)) => {
+                transaction.answer(&holder, operation, request, once, status, &self.secrets).await.map(Some)
+            }
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
@@ -338,7 +342,7 @@ impl Seat {
 }
 
 /// One transaction. Dropped unfinished, its connection is given up.
-struct Transaction {
+pub(super) struct Transaction {
     client: Option<Object>,
 }
 
@@ -350,6 +354,7 @@ impl Transaction {
         request: &str,
         once: Option<(&str, [u8; 32])>,
         status: u16,
+        secrets: &Secrets,
     ) -> Result<Answer, DbError> {
         let Holder { token_id, role, tenant_id, .. } = holder;
         if let Some((key, fingerprint)) = once {
@@ -361,6 +366,8 @@ impl Transaction {
                 return Ok(Answer { status: before, body, is_repetition: true });
             }
         }
+        let arriving = self.offer(holder, operation, request, secrets).await?;
+        let request = arriving.as_ref().map_or(request, |arriving| &arriving.request);
         self.execute(role.set()).await.map_err(|error| match error {
             DbError::Postgres(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => DbError::Pool(format!(
                 "outbox_relay may not take the role outbox_{}: run outboxd migrate as somebody who may grant it",
@@ -379,10 +386,15 @@ impl Transaction {
                 &[(token_id, Type::INT8), (&key, Type::TEXT), (&status, Type::INT2), (&body, Type::TEXT)];
             self.query("select outbox_relay.end_request($1, $2, $3, $4)", params).await?;
         }
+        // Only now: what is kept for repetitions has not got it.
+        let body = match &arriving {
+            Some(arriving) => offer::shown(body, &arriving.secret),
+            None => body,
+        };
         Ok(Answer { status: None, body, is_repetition: false })
     }
 
-    async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
+    pub(super) async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
         match &self.client {
             Some(client) => Ok(client.query_typed(sql, params).await?),
             None => Err(DbError::Pool("the transaction has ended".into())),

@@ -80,7 +80,7 @@ const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> Ipv6Net {
 /// Order of judgement: the deny list, the allow list, the default refusals with this host's own
 /// addresses, the ports. What the deny list names stays refused even if the allow list names it
 /// too; an address of the allow list may be dialled at every port, unless its rule names one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     allow: Vec<NetRule>,
     deny: Vec<NetRule>,
@@ -207,5 +207,7 @@ impl fmt::Display for Refusal {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -240,6 +240,7 @@ const URLS: &[(&str, &str)] = &[
     ("https://a*b.example.com/", "not a valid name"),
     ("https://hooks%2eexample.com/", "not a valid name"),
     ("https://%68ooks.example.com/", "not a valid name"),
+    ("https://hooks.ex\u{e4}mple%2e/", "not a valid name"),
     ("https://ⓔxample.com/", "not a valid name"),
     ("https://exam\u{ad}ple.com/", "not a valid name"),
     ("https://exam\u{200b}ple.com/", "not a valid name"),
@@ -266,7 +267,9 @@ const URLS: &[(&str, &str)] = &[
     ("https://[fe80::1%25eth0]/", "cannot be parsed"),
     ("https://[::1/", "cannot be parsed"),
     ("https://[::1]x/", "cannot be parsed"),
-    ("https://hooks.example.com:0/", "port is 0"),
+    ("https://hooks.example.com:0/", "port is no number"),
+    ("https://hooks.example.com:/", "port is no number"),
+    ("https://hooks.example.com:0443/", "port is no number"),
     ("https://hooks.example.com:65536/", "cannot be parsed"),
     ("https://hooks.example.com:http/", "cannot be parsed"),
 ];

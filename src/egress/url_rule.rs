@@ -1,8 +1,11 @@
 //! Which URL may be an endpoint at all, whatever its name resolves to.
 //!
 //! URL parsers disagree, and a disagreement is a way past a guard: what is checked here is the text,
-//! and the text must leave nothing to interpret. `outbox.subscribe` refuses most of it already; this
-//! is the rule that counts.
+//! and the text must leave nothing to interpret. `outbox_relay.url_refusal` refuses most of it already
+//! when a URL is stored; this is the rule that counts. What is taken here is taken there.
+//!
+//! Names are judged by their form alone. `localhost`, `.local` or `.internal` say no more of an address than any other
+//! name does, and closed networks that `[egress] allow` opens are full of them: the address decides.
 
 use url::{Host, Url};
 
@@ -35,8 +38,8 @@ pub enum UrlRefusal {
     SingleLabel { host: String },
     #[error("the host {host:?} is not a valid name; write letters, digits and hyphens, or the name as xn--")]
     BadName { host: String },
-    #[error("the URL's port is 0")]
-    PortZero,
+    #[error("the URL's port is no number from 1 to 65535 without leading zeros")]
+    Port,
 }
 
 /// Parses a URL that may be stored as an endpoint.
@@ -76,10 +79,9 @@ pub fn check_url(text: &str, insecure_http_allowed: bool) -> Result<Url, UrlRefu
         return Err(UrlRefusal::Unparsable(url::ParseError::EmptyHost));
     }
     let url = Url::parse(text).map_err(UrlRefusal::Unparsable)?;
-    check_host(host_of(authority), &url)?;
-    if url.port() == Some(0) {
-        return Err(UrlRefusal::PortZero);
-    }
+    let host = host_of(authority);
+    check_host(host, &url)?;
+    check_port(&authority[host.len()..])?;
     Ok(url)
 }
 
@@ -89,6 +91,13 @@ fn host_of(authority: &str) -> &str {
         Some(bracket) => &authority[..=bracket],
         None => authority.split(':').next().unwrap_or(authority),
     }
+}
+
+/// `https://host:/` and `:0443` are read as 443, and not by everybody.
+fn check_port(written: &str) -> Result<(), UrlRefusal> {
+    let Some(digits) = written.strip_prefix(':') else { return Ok(()) };
+    let plain = digits.starts_with(|first| ('1'..='9').contains(&first)) && digits.parse::<u16>().is_ok();
+    if plain { Ok(()) } else { Err(UrlRefusal::Port) }
 }
 
 fn check_host(written: &str, url: &Url) -> Result<(), UrlRefusal> {
@@ -111,7 +120,8 @@ fn check_name(written: &str, name: &str) -> Result<(), UrlRefusal> {
         name.strip_suffix('.').unwrap_or(name).split('.').map(str::to_owned).collect()
     };
     let (written_labels, parsed_labels) = (labels(written), labels(name));
-    if written_labels.len() != parsed_labels.len() || name.len() > 253 {
+    // What is percent-encoded may be a dot: `exämple%2e` would have as many labels as its reading.
+    if written.contains('%') || written_labels.len() != parsed_labels.len() || name.len() > 253 {
         return Err(bad());
     }
     for (written, parsed) in written_labels.iter().zip(&parsed_labels) {

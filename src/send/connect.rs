@@ -4,6 +4,7 @@
 //! later (DNS rebinding) gains nothing. hyper's own connector asks its resolver only for names; this
 //! one takes literal addresses the same way.
 
+use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -40,12 +41,18 @@ type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 type Stream = MaybeHttpsStream<TokioIo<Metered<TcpStream>>>;
 
 /// A forward proxy that dials for the relay (CONNECT). What names resolve to is the proxy's to judge then.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Proxy {
     /// `http://host:port`.
     pub uri: Uri,
-    /// Its `proxy-authorization`, marked sensitive.
+    /// What it is shown as `proxy-authorization`.
     pub authorization: Option<HeaderValue>,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("uri", &self.uri).finish_non_exhaustive()
+    }
 }
 
 /// The connector over this way out, with TLS as `tls` says.

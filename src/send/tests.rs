@@ -1,5 +1,6 @@
 //! Attempts against real listeners on the loopback interface.
 
+mod proxy;
 mod sink;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -227,6 +228,26 @@ async fn loopback_is_refused_by_default_however_it_is_named() {
     let attempted = other_port.send(outgoing(&sink.http(), PATIENT)).await;
     assert_failed(&attempted, Outcome::EgressRefused, "127.0.0.1 is in 127.0.0.0/8 (loopback)");
     assert_eq!(sink.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_made_under_another_policy_is_not_used_again() {
+    let sink = Sink::raw("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Keep).await;
+    let sender = sender();
+    let other = sender.clone();
+    for _ in 0..2 {
+        assert_eq!(sender.send(outgoing(&sink.http(), PATIENT)).await.outcome, Outcome::Delivered);
+    }
+    assert_eq!(sink.accepted(), 1);
+    let stricter = Policy::new(&[], &[], &[]).expect("a policy");
+    other.replace_policy(Arc::new(stricter)).expect("a resolver");
+    let attempted = sender.send(outgoing(&sink.http(), PATIENT)).await;
+    assert_failed(&attempted, Outcome::EgressRefused, "loopback");
+    // Back again: what was pooled before is gone for good.
+    let lenient = Policy::new(&["127.0.0.0/8".parse().expect("a rule")], &[], &[]).expect("a policy");
+    sender.replace_policy(Arc::new(lenient)).expect("a resolver");
+    assert_eq!(other.send(outgoing(&sink.http(), PATIENT)).await.outcome, Outcome::Delivered);
+    assert_eq!(sink.accepted(), 2);
 }
 
 #[tokio::test]

@@ -3,9 +3,10 @@
 //! In the order an event meets them: `produce`, `published`, `expand` (and `expand_plans`), `claim_and_record`; the policies
 //! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`, `audit`.
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
-//! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
+//! With the real program: `delivery` and `answers`, `egress`, `tls`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
-//! What one leaves open or gets wrong and the others must not feel: `stalls`; who means harm: `hostile`, `dns`.
+//! What people hand in who mean harm, or do not look: `hostile_inputs`, `injection`, and by chance: `properties`.
+//! What one leaves open or gets wrong and the others must not feel: `stalls`; receivers and name servers that mean harm: `hostile`, `dns`.
 
 mod support;
 
@@ -18,11 +19,14 @@ mod command_line;
 mod delivery;
 mod dns;
 mod doorbell;
+mod egress;
 mod expand;
 mod expand_plans;
 mod hostile;
+mod hostile_inputs;
 mod http_access;
 mod http_api;
+mod injection;
 mod isolation;
 mod maintain;
 mod managed;
@@ -34,15 +38,19 @@ mod pace;
 mod pooler;
 mod priority;
 mod produce;
+mod properties;
 mod published;
 mod relays;
 mod retry_schedule;
 mod roles;
 mod schema_upgrade;
+mod secrets;
+mod secrets_leak;
 mod signatures;
 mod stalls;
 mod status_watch;
 mod subscriptions;
 mod survival;
+mod tls;
 #[cfg(feature = "otlp")]
 mod traces;

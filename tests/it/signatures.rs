@@ -11,16 +11,18 @@ use std::time::SystemTime;
 const SEED: &str = "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=";
 const PUBLIC: &str = "whpk_PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
 
-#[tokio::test]
-async fn a_secret_that_is_none_is_refused_with_the_mend() {
-    let both = |change: u8| {
-        let mut bytes = BASE64.decode(SEED).expect("base64");
-        bytes.extend(BASE64.decode(&PUBLIC[5..]).expect("base64"));
-        bytes[40] ^= change;
-        format!("whsk_{}", BASE64.encode(bytes))
-    };
+/// The seed with its public key, a bit of which is changed.
+fn pair(change: u8) -> String {
+    let mut bytes = BASE64.decode(SEED).expect("base64");
+    bytes.extend(BASE64.decode(&PUBLIC[5..]).expect("base64"));
+    bytes[40] ^= change;
+    format!("whsk_{}", BASE64.encode(bytes))
+}
+
+/// Profiles with secrets that are none, what is wrong and the mend: for the rules in SQL and those of the daemon.
+pub(crate) fn refused_secrets() -> Vec<(&'static str, String, &'static str, &'static str)> {
     let whsec = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    let table = [
+    vec![
         // A private key where a secret belongs.
         ("standard", format!("whsk_{SEED}"), "private key of ed25519", "standard-ed25519"),
         ("github", format!("whsk_{SEED}"), "private key of ed25519", "standard-ed25519"),
@@ -47,8 +49,13 @@ async fn a_secret_that_is_none_is_refused_with_the_mend() {
         // A profile that does not fit the key.
         ("standard-ed25519", whsec.to_owned(), "not a private key", "another signature profile"),
         ("standard-ed25519", "whsk_AAAA".to_owned(), "32 bytes", "Copy it whole"),
-        ("standard-ed25519", both(1), "does not belong to its private half", "seed of 32 bytes"),
-    ];
+        ("standard-ed25519", pair(1), "does not belong to its private half", "seed of 32 bytes"),
+    ]
+}
+
+#[tokio::test]
+async fn a_secret_that_is_none_is_refused_with_the_mend() {
+    let table = refused_secrets();
     let db = Db::new().await;
     let app = db.session().await;
     for (profile, secret, wrong, mend) in &table {
@@ -67,7 +74,7 @@ async fn a_secret_that_is_none_is_refused_with_the_mend() {
         app.refused(&rotate, "OB015").await;
         assert_eq!(*profile, "standard");
     }
-    for good in [format!("whsk_{SEED}"), both(0)] {
+    for good in [format!("whsk_{SEED}"), pair(0)] {
         let made: String = app
             .one(&format!(
                 "select secret from outbox.subscribe('https://hooks.example.com/', '{{a}}', signature => 'standard-ed25519', secret => '{good}')"

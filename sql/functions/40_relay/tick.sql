@@ -1,5 +1,5 @@
 create or replace function outbox_relay.tick(epoch integer)
-returns table (fenced boolean, hold text, handed_back integer, response_excerpt_bytes integer, allow_insecure_http boolean, circuit_failures bigint)
+returns table (fenced boolean, hold text, handed_back integer, response_excerpt_bytes integer, allow_insecure_http boolean, circuit_failures bigint, unsealed boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 -- Once a second from every relay: fences the dead, and tells the relay how things stand.
@@ -11,7 +11,8 @@ begin
            tick.handed_back,
            (select s.value::integer from outbox.setting s where s.name = 'response_excerpt_bytes'),
            (select s.value::boolean from outbox.setting s where s.name = 'allow_insecure_http'),
-           (select s.value::bigint from outbox.setting s where s.name = 'circuit_failures');
+           (select s.value::bigint from outbox.setting s where s.name = 'circuit_failures'),
+           exists (select from outbox_relay.signing_secret x where x.secret is not null);
 end
 $$;
 comment on function outbox_relay.tick is 'Fences dead relays, and tells the calling one how things stand.';

@@ -20,9 +20,9 @@ begin
         new.updated_at := now();
         -- Only what changes is judged: a rule that came later must not keep anybody from pausing.
         if (new.url, new.name, new.event_types, new.filter::text, new.headers, new.signature, new.signature_header, new.envelope, new.retry_policy, new.timeout,
-                new.max_in_flight, new.rate_limit, new.ordered)
+                new.max_in_flight, new.rate_limit, new.ordered, new.tls)
             is not distinct from (old.url, old.name, old.event_types, old.filter::text, old.headers, old.signature, old.signature_header, old.envelope,
-                old.retry_policy, old.timeout, old.max_in_flight, old.rate_limit, old.ordered) then
+                old.retry_policy, old.timeout, old.max_in_flight, old.rate_limit, old.ordered, old.tls) then
             return new;
         end if;
         if new.managed_by is not distinct from old.managed_by then
@@ -40,17 +40,7 @@ begin
     end if;
 
     -- The relay judges the URL again, and the address whenever it dials.
-    bad := case
-        when new.url is null then 'is missing'
-        when octet_length(new.url) > 2048 then 'is longer than 2048 bytes'
-        when new.url !~ '^https?://' then 'does not begin with https://'
-        when new.url ~ '^http://' and not insecure then 'is not https:'
-        when new.url ~ '[\s\\[:cntrl:]]' then 'has white space, a backslash or a control character'
-        when new.url ~ '#' then 'has a fragment'
-        when new.url ~ '^https?://[^/?]*@' then 'has a user name or password'
-        when new.url !~ '^https?://(\[[0-9A-Fa-f:.]+\]|[^/?:@\[\]]+)(:[0-9]{1,5})?([/?]|$)' then 'has no valid host and port'
-        when new.url ~ '^https?://[^/?.:\[]+\.?(:[0-9]+)?([/?]|$)' then 'has a host of a single label'
-        end;
+    bad := outbox_relay.url_refusal(new.url, insecure);
     if bad is not null then
         -- The query may hold a token: it is not repeated.
         raise exception using errcode = 'OB010', message = format('url %s %s', quote_nullable(left(split_part(new.url, '?', 1), 200)), bad),
@@ -110,9 +100,10 @@ begin
             hint = 'Use 0.001 to 100000 attempts a second, or null for no limit.';
     end if;
     perform outbox_relay.check_headers(new.headers, new.signature_header);
+    perform outbox_relay.check_tls(new.tls, new.url);
     if tg_op = 'UPDATE' and new.signature <> old.signature then
         -- What signs now must fit the new profile.
-        perform outbox_relay.check_secret(new.signature, x.secret)
+        perform outbox_relay.check_stored(new.signature, x.secret, x.form)
         from outbox.signing_key k join outbox_relay.signing_secret x using (subscription_id, key_id)
         where k.subscription_id = new.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
     end if;

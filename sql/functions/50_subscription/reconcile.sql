@@ -62,14 +62,15 @@ begin
                 d.rate_limit := (w ->> 'rate_limit')::numeric;
                 d.ordered := coalesce((w ->> 'ordered')::boolean, false);
                 d.description := w ->> 'description';
+                d.tls := w -> 'tls';
                 select t.* into s from outbox.subscription t
                 where t.tenant_id = d.tenant_id and t.name = d.name and t.unsubscribed_at is null for no key update;
                 if not found then
                     select n.subscription_id into made
-                    from outbox.subscribe(d.url, d.event_types, tenant_id => d.tenant_id, name => d.name, secret => w ->> 'secret',
+                    from outbox.subscribe(d.url, d.event_types, tenant_id => d.tenant_id, name => d.name, secret => w ->> 'secret', secret_ref => w ->> 'secret_ref',
                         filter => d.filter::text, headers => d.headers, signature => d.signature, signature_header => d.signature_header,
                         envelope => d.envelope, retry_policy => d.retry_policy, timeout => d.timeout, max_in_flight => d.max_in_flight,
-                        rate_limit => d.rate_limit, ordered => d.ordered, description => d.description) n;
+                        rate_limit => d.rate_limit, ordered => d.ordered, description => d.description, tls => d.tls) n;
                     update outbox.subscription t set managed_by = 'configuration' where t.subscription_id = made;
                     did := did || array['created', d.tenant_id, d.name, null];
                     continue;
@@ -82,9 +83,15 @@ begin
                     did := did || array['taken over', d.tenant_id, d.name, null];
                 end if;
 
-                key := left(encode(sha256(convert_to(w ->> 'secret', 'UTF8')), 'hex'), 16);
-                if not exists (select from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key
-                        and k.expires_at is null and k.revoked_at is null) then
+                if w ? 'secret_ref' then
+                    key := (select x.key_id from outbox_relay.signing_secret x
+                        where x.subscription_id = s.subscription_id and x.secret_ref = w ->> 'secret_ref' order by x.key_id limit 1);
+                else
+                    key := outbox_relay.key_id(w ->> 'secret');
+                end if;
+                if not exists (select from outbox.signing_key k join outbox_relay.signing_secret x using (subscription_id, key_id)
+                        where k.subscription_id = s.subscription_id and k.key_id = key and k.expires_at is null and k.revoked_at is null
+                          and x.secret_ref is not distinct from w ->> 'secret_ref') then
                     changed := 'secret';
                     -- It may be one that was used before.
                     delete from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key;
@@ -96,7 +103,7 @@ begin
                     -- No other goes on under a new profile, which it may not fit; else those that rotate_secret has room for.
                     update outbox.signing_key k set revoked_at = now()
                     where k.subscription_id = s.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())
-                      and k.key_id <> key
+                      and k.key_id is distinct from key
                       and k.key_id not in (
                         select n.key_id from outbox.signing_key n
                         where n.subscription_id = s.subscription_id and n.revoked_at is null and (n.expires_at is null or n.expires_at > now())
@@ -104,25 +111,25 @@ begin
                     revoked := found;
                 end if;
                 if (s.url, s.event_types, s.filter::text, s.headers, s.signature, s.signature_header, s.envelope, s.retry_policy, s.timeout,
-                        s.max_in_flight, s.rate_limit, s.ordered, s.description, s.managed_by)
+                        s.max_in_flight, s.rate_limit, s.ordered, s.description, s.tls, s.managed_by)
                     is distinct from (d.url, d.event_types, d.filter::text, d.headers, d.signature, d.signature_header, d.envelope, d.retry_policy,
-                        d.timeout, d.max_in_flight, d.rate_limit, d.ordered, d.description, 'configuration') then
+                        d.timeout, d.max_in_flight, d.rate_limit, d.ordered, d.description, d.tls, 'configuration') then
                     update outbox.subscription t
                     set url = d.url, event_types = d.event_types, filter = d.filter, headers = d.headers, signature = d.signature,
                         signature_header = d.signature_header, envelope = d.envelope, retry_policy = d.retry_policy, timeout = d.timeout,
-                        max_in_flight = d.max_in_flight, rate_limit = d.rate_limit, ordered = d.ordered, description = d.description,
+                        max_in_flight = d.max_in_flight, rate_limit = d.rate_limit, ordered = d.ordered, description = d.description, tls = d.tls,
                         managed_by = 'configuration'
                     where t.subscription_id = s.subscription_id;
                 end if;
                 if changed is not null then
-                    perform outbox.rotate_secret(s.subscription_id, secret => w ->> 'secret');
+                    perform outbox.rotate_secret(s.subscription_id, secret => w ->> 'secret', secret_ref => w ->> 'secret_ref');
                 end if;
                 -- Names of columns, never values.
                 changed := concat_ws(', ', changed, (
                     select string_agg(o.key, ', ' order by o.key)
                     from jsonb_each(to_jsonb(s)) o join jsonb_each(to_jsonb(d)) n on n.key = o.key and n.value <> o.value
                     where o.key in ('url', 'event_types', 'filter', 'headers', 'signature', 'signature_header', 'envelope', 'retry_policy', 'timeout',
-                        'max_in_flight', 'rate_limit', 'ordered', 'description')), case when revoked then 'old secrets revoked' end);
+                        'max_in_flight', 'rate_limit', 'ordered', 'description', 'tls')), case when revoked then 'old secrets revoked' end);
                 if changed <> '' then
                     did := did || array['changed', d.tenant_id, d.name, changed];
                 end if;

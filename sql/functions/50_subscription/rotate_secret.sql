@@ -1,4 +1,4 @@
-create or replace function outbox.rotate_secret(subscription_id bigint, overlap interval default null, secret text default null, tenant_id text default null)
+create or replace function outbox.rotate_secret(subscription_id bigint, overlap interval default null, secret text default null, tenant_id text default null, secret_ref text default null)
 returns outbox.new_key
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -29,7 +29,7 @@ begin
     end if;
     -- The update makes a new version: relays load the keys anew.
     update outbox.subscription t set updated_at = now() where t.subscription_id = s.subscription_id;
-    select k.new_secret, k.new_key_id into created from outbox_relay.add_key(s.subscription_id, s.signature, rotate_secret.secret) k;
+    select k.new_secret, k.new_key_id into created from outbox_relay.add_key(s.subscription_id, s.signature, rotate_secret.secret, rotate_secret.secret_ref) k;
     perform outbox_relay.audit('rotate_secret', s.tenant_id, s.subscription_id,
         detail => jsonb_build_object('key_id', created.key_id, 'old_keys_expire_at', until));
     return created;

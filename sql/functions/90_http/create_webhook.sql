@@ -11,7 +11,8 @@ begin
         filter => b ->> 'filter', headers => coalesce(b -> 'headers', '{}'), signature => coalesce(b ->> 'signature', 'standard'),
         envelope => coalesce(b ->> 'envelope', 'standard'), retry_policy => b ->> 'retry_policy', timeout => (b ->> 'timeout')::interval,
         max_in_flight => (b ->> 'max_in_flight')::integer, rate_limit => (b ->> 'rate_limit')::numeric,
-        ordered => coalesce((b ->> 'ordered')::boolean, false), description => b ->> 'description', signature_header => b ->> 'signature_header');
+        ordered => coalesce((b ->> 'ordered')::boolean, false), description => b ->> 'description', signature_header => b ->> 'signature_header',
+        tls => b -> 'tls', secret_ref => b ->> 'secret_ref');
     return json_build_object('webhook', outbox_http.webhook(outbox_http.find_webhook(tenant, created.subscription_id)),
         'secret', created.secret, 'key_id', created.key_id);
 end

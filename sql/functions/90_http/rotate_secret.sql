@@ -7,7 +7,7 @@ declare
     created outbox.new_key;
 begin
     select * into created from outbox.rotate_secret(s.subscription_id, overlap => (request #>> '{body,overlap}')::interval,
-        secret => request #>> '{body,secret}', tenant_id => tenant);
+        secret => request #>> '{body,secret}', tenant_id => tenant, secret_ref => request #>> '{body,secret_ref}');
     return json_build_object('secret', created.secret, 'key_id', created.key_id, 'keys', outbox_http.live_keys(s.subscription_id));
 end
 $$;

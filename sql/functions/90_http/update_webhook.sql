@@ -29,7 +29,8 @@ begin
             max_in_flight = case when b ? 'max_in_flight' then (b ->> 'max_in_flight')::integer else t.max_in_flight end,
             rate_limit = case when b ? 'rate_limit' then (b ->> 'rate_limit')::numeric else t.rate_limit end,
             ordered = case when b ? 'ordered' then (b ->> 'ordered')::boolean else t.ordered end,
-            description = case when b ? 'description' then b ->> 'description' else t.description end
+            description = case when b ? 'description' then b ->> 'description' else t.description end,
+            tls = case when b ? 'tls' then nullif(b -> 'tls', 'null') else t.tls end
         where t.subscription_id = s.subscription_id;
     exception when unique_violation then
         raise exception using errcode = 'OB017', message = format('tenant %s has a subscription named %s already', quote_literal(s.tenant_id), quote_literal(b ->> 'name')),

@@ -6,7 +6,7 @@ as $$
 select json_build_object('subscription_id', s.subscription_id, 'tenant_id', s.tenant_id, 'name', s.name, 'url', s.url,
     'event_types', s.event_types, 'filter', s.filter::text, 'headers', s.headers, 'signature', s.signature,
     'signature_header', s.signature_header, 'envelope', s.envelope, 'retry_policy', s.retry_policy, 'timeout', s.timeout::text,
-    'max_in_flight', s.max_in_flight, 'rate_limit', s.rate_limit, 'ordered', s.ordered, 'active', s.active,
+    'max_in_flight', s.max_in_flight, 'rate_limit', s.rate_limit, 'ordered', s.ordered, 'tls', s.tls, 'active', s.active,
     'disabled_at', s.disabled_at, 'disabled_reason', s.disabled_reason, 'description', s.description, 'managed_by', s.managed_by,
     'created_by', s.created_by, 'created_at', s.created_at, 'updated_at', s.updated_at, 'unsubscribed_at', s.unsubscribed_at,
     'health', (select json_build_object('circuit', coalesce(h.circuit, 'closed'), 'circuit_until', h.circuit_until,

@@ -130,10 +130,24 @@ impl Daemon {
         let _ = self.child.wait();
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM: it is asked to stop.
     pub(crate) fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill runs").success(), "there is no process to stop");
+        self.signal("-TERM");
+    }
+
+    /// SIGHUP: it is asked to read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, which: &str) {
+        let sent = Command::new("kill").args([which, &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "there is no such process");
     }
 
     /// Waits until it has ended by itself.

@@ -10,12 +10,14 @@ pub(crate) mod hostile;
 mod relay;
 mod seat;
 mod sink;
+mod tls;
 
 pub(crate) use cable::Cable;
 pub(crate) use daemon::{Daemon, Outboxd};
 pub(crate) use relay::{Claim, Expand, Relay, Sent, sent};
 pub(crate) use seat::Seat;
 pub(crate) use sink::{Sink, raw_answer, raw_sink};
+pub(crate) use tls::{Authority, tls_receiver};
 
 use outboxd::schema;
 use outboxd::throwaway::{Options, Throwaway};
@@ -145,9 +147,7 @@ impl Db {
 
     /// A client with the shorthands of the tests.
     pub(crate) async fn session(&self) -> Session {
-        let client = self.client().await;
-        let pid = client.query_one("select pg_backend_pid()", &[]).await.expect("a process id").get(0);
-        Session { client: Arc::new(client), pid }
+        Session::at(&self.url()).await
     }
 
     /// A session that has one of the outbox roles, and nothing more.
@@ -209,6 +209,13 @@ impl Deref for Session {
 }
 
 impl Session {
+    /// On any server, as its superuser.
+    pub(crate) async fn at(url: &str) -> Self {
+        let client = connect(url).await.0;
+        let pid = client.query_one("select pg_backend_pid()", &[]).await.expect("a process id").get(0);
+        Self { client: Arc::new(client), pid }
+    }
+
     /// Runs statements that must succeed.
     pub(crate) async fn run(&self, sql: &str) {
         self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", schema::describe(&error)));

@@ -1,6 +1,6 @@
 //! The operator's seat of a real daemon, and somebody who calls it.
 
-use super::{Daemon, Db, PATIENCE};
+use super::{Daemon, Db, PATIENCE, Session};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::HeaderMap;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 /// A daemon with its seat at a port of its own, and tokens for each role.
 pub(crate) struct Seat {
     /// Killed when this is dropped.
-    _daemon: Daemon,
+    pub(crate) daemon: Daemon,
     pub(crate) address: SocketAddr,
     pub(crate) operator: String,
 }
@@ -54,7 +54,12 @@ impl Seat {
 
     /// With these variables for the daemon besides.
     pub(crate) async fn with(db: &Db, environment: &[(&str, &str)]) -> Self {
-        let mut daemon = Daemon::relay(&db.url(), "relay-1").set("OUTBOXD_ADMIN__LISTEN", "127.0.0.1:0");
+        Self::at(&db.url(), &db.session().await, environment).await
+    }
+
+    /// On a database of another server.
+    pub(crate) async fn at(url: &str, session: &Session, environment: &[(&str, &str)]) -> Self {
+        let mut daemon = Daemon::relay(url, "relay-1").set("OUTBOXD_ADMIN__LISTEN", "127.0.0.1:0");
         for (name, value) in environment {
             daemon = daemon.set(name, value);
         }
@@ -63,8 +68,8 @@ impl Seat {
         let log = daemon.log();
         let (_, url) = log.split_once("url=\"http").expect("it says where");
         let address = url.trim_start_matches('s').trim_start_matches("://").split('/').next().expect("an address");
-        let operator = db.session().await.one("select outbox.create_token('operator', description => 'tests')").await;
-        Self { _daemon: daemon, address: address.parse().expect("an address"), operator }
+        let operator = session.one("select outbox.create_token('operator', description => 'tests')").await;
+        Self { daemon, address: address.parse().expect("an address"), operator }
     }
 
     /// As the operator.

@@ -197,7 +197,7 @@ where
 }
 
 /// Whether the head and as many bytes as it announces are there.
-fn is_complete(request: &[u8]) -> bool {
+pub(super) fn is_complete(request: &[u8]) -> bool {
     let Some(head_end) = request.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&request[..head_end]).to_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
