@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit lint schema bench setup
+.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit lint schema bench bench-hostile setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint     rustfmt, clippy, and sql/schema.sql against a fresh database"
 	@echo "make schema   write sql/schema.sql anew, after a change below sql/"
 	@echo "make bench    throughput, latency, and what a producer pays (release build)"
+	@echo "make bench-hostile  what healthy subscriptions feel beside hostile receivers (release build)"
 
 # PostgreSQL's server programs: installed where they are missing. OUTBOXD_PG_BIN names others.
 setup:
@@ -74,3 +75,6 @@ schema: setup
 bench: setup
 	cargo build --release
 	target/release/outboxd bench $(ARGS)
+
+bench-hostile: setup
+	cargo test --quiet --release --test hostile -- $(ARGS)

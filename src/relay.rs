@@ -5,9 +5,11 @@
 //! way, and as many attempts as `concurrency` allows. So batches grow by themselves with the load: what
 //! finishes while one record call is under way is the next one's batch.
 //!
-//! What it holds in memory is bounded by `concurrency` and `max_payload_bytes_held`: leases are taken only into free
-//! room, and not at all while results wait unrecorded. A backlog stays in the log, or as pending rows.
+//! What it holds in memory is bounded by twice `concurrency` ([`lanes`]) and by `max_payload_bytes_held`: leases are
+//! taken only into free room, and not at all while results wait unrecorded. A backlog stays in the log, or as pending
+//! rows.
 
+mod lanes;
 mod leasing;
 mod observe;
 mod session;
@@ -24,6 +26,7 @@ use crate::secrets::Secrets;
 use crate::send::Sender;
 use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
+use lanes::Lanes;
 use slow::Slow;
 use std::collections::HashMap;
 use std::future::pending;
@@ -54,7 +57,7 @@ pub struct Settings {
     pub name: Arc<str>,
     /// Must be the database's, or the relay holds.
     pub environment: Arc<str>,
-    /// Attempts under way at once.
+    /// Attempts under way at once, and as many slow ones beside them.
     pub concurrency: usize,
     /// The same for one subscription that names no limit of its own.
     pub max_in_flight: usize,
@@ -128,6 +131,13 @@ pub struct Relay {
     /// Bytes of payload in attempts and results.
     held: Arc<AtomicUsize>,
     in_flight: HashMap<i64, i32>,
+    lanes: Lanes,
+    /// When the next attempt becomes a slow one.
+    lane_change_at: Option<Instant>,
+    /// The last lease call was a claim.
+    claimed_last: bool,
+    /// The last claim left out the slow ones; the next one lets them in.
+    slow_turn: bool,
     results: Vec<record::Result>,
     recording: Option<JoinHandle<record::Done>>,
     recording_epoch: i32,
@@ -184,6 +194,7 @@ impl Relay {
     ) -> Self {
         let (metrics, tracer) = observer;
         let now = Instant::now();
+        let lanes = Lanes::new(settings.concurrency);
         Self {
             settings: Arc::new(settings),
             target: Arc::new(target),
@@ -221,6 +232,10 @@ impl Relay {
             attempts: JoinSet::new(),
             held: Arc::default(),
             in_flight: HashMap::new(),
+            lanes,
+            lane_change_at: None,
+            claimed_last: false,
+            slow_turn: false,
             results: Vec::new(),
             recording: None,
             recording_epoch: 0,
@@ -317,6 +332,9 @@ impl Relay {
         if let Some(until) = self.drain_until {
             return at.min(until);
         }
+        if let Some(change_at) = self.lane_change_at {
+            at = at.min(change_at);
+        }
         let room = self.room();
         if self.direct.is_some() && self.leasing.is_none() && (room > 0 || self.prioritised) {
             let lease_at = self.lease_at(room);
@@ -335,6 +353,7 @@ impl Relay {
     /// Starts every call that is wanted and possible now.
     async fn start_what_can_be(&mut self) {
         let now = Instant::now();
+        self.lane_change_at = self.lanes.change(now);
         if self.recording.is_none() && !self.results.is_empty() {
             self.start_recording();
         }
@@ -419,6 +438,7 @@ impl Relay {
         }
         for (lease, known) in work {
             *self.in_flight.entry(lease.subscription_id).or_default() += 1;
+            self.lanes.begin((lease.subscription_id, lease.event_seq), Instant::now());
             *self.unrecorded.entry(self.epoch).or_default() += 1;
             let held = Held::new(&lease, &self.held);
             let attempt = Arc::new(Attempt { lease, known, epoch: self.epoch, held });
@@ -440,6 +460,7 @@ impl Relay {
                     self.in_flight.remove(&id);
                 }
             }
+            self.lanes.end((id, attempt.lease.event_seq), finished.latency);
             self.metrics.attempted(&finished, attempt.lease.attempts == 0);
             if record::count(&mut self.health, &finished) == self.circuit_failures {
                 self.tick_at = Instant::now(); // a circuit may have to open

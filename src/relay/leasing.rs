@@ -24,16 +24,22 @@ impl Relay {
         if (room == 0 && !self.prioritised) || now < self.lease_at(room) {
             return;
         }
-        let lease_room = self.lease_room(room);
         self.leasing_epoch = self.epoch;
-        if room > 0 && self.due_at.is_some_and(|at| now >= at) {
+        let expand_wanted = self.log_wanted && now >= self.expand_at;
+        let claim_wanted = room > 0 && self.due_at.is_some_and(|at| now >= at);
+        // In turns where both are wanted: endpoints that fail always have retries due, and would keep what is
+        // new to everybody else waiting in the log.
+        if claim_wanted && !(expand_wanted && self.claimed_last) {
+            self.claimed_last = true;
             self.due_at = None;
             if !self.polled {
                 self.metrics.woken(Wakeup::Timer);
             }
+            let claim_room = self.claim_room(room);
             self.leasing =
-                Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, lease_room)));
-        } else if self.log_wanted && now >= self.expand_at {
+                Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, claim_room)));
+        } else if expand_wanted {
+            self.claimed_last = false;
             self.log_wanted = false;
             // What is not to wait its turn lies behind what is: all of it goes to the queue, where claim can choose.
             let fitting = if self.prioritised { f64::INFINITY } else { (room as f64 / self.fan_out).ceil() };
@@ -53,7 +59,7 @@ impl Relay {
                 self.db.clone(),
                 self.endpoints.clone(),
                 self.epoch,
-                lease_room,
+                self.expand_room(room),
                 call,
             )));
         } else if !self.log_wanted && self.wants_door() {
@@ -167,11 +173,32 @@ impl Relay {
         if !self.has_ticked || self.bytes_left() == 0 || unrecorded > 2 * self.settings.concurrency {
             return 0;
         }
-        self.settings.concurrency.saturating_sub(self.attempts.len())
+        self.lanes.quick_room()
     }
 
-    pub(super) fn lease_room(&self, room: usize) -> Room {
-        let (busy_ids, busy_counts) = self.in_flight.iter().map(|(id, count)| (*id, *count)).unzip();
+    /// For expand: the slow ones go to the queue, where claim lets them in as there is room for them.
+    fn expand_room(&self, room: usize) -> Room {
+        self.lease_room(room, false)
+    }
+
+    /// For claim: in turns without the slow ones, and with them, as many as their lane has room for.
+    fn claim_room(&mut self, room: usize) -> Room {
+        let slow_room = self.lanes.slow_room();
+        if slow_room >= room {
+            return self.lease_room(room, true);
+        }
+        self.slow_turn = !self.slow_turn && slow_room > 0;
+        if self.slow_turn { self.lease_room(slow_room, true) } else { self.lease_room(room, false) }
+    }
+
+    fn lease_room(&self, room: usize, with_slow: bool) -> Room {
+        let busy = self.in_flight.iter().map(|(id, count)| (*id, *count));
+        let (busy_ids, busy_counts) = if with_slow {
+            busy.unzip()
+        } else {
+            let shut_out = self.lanes.slow().map(|id| (id, i32::MAX));
+            busy.filter(|(id, _)| !self.lanes.is_slow(*id)).chain(shut_out).unzip()
+        };
         Room {
             leases: i32::try_from(room).unwrap_or(i32::MAX),
             max_in_flight: i32::try_from(self.settings.max_in_flight).unwrap_or(i32::MAX),

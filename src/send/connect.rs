@@ -22,6 +22,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::meter::{Meter, Metered};
 use super::resolve::Resolver;
 use crate::egress::Policy;
 use crate::outcome::Failure;
@@ -37,7 +38,7 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(60);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Stream = MaybeHttpsStream<TokioIo<Metered<TcpStream>>>;
 
 /// A forward proxy that dials for the relay (CONNECT). What names resolve to is the proxy's to judge then.
 #[derive(Clone)]
@@ -101,10 +102,12 @@ pub(super) struct Way {
     policy: Arc<Policy>,
     resolver: Resolver,
     proxy: Option<Tunnel<ToProxy>>,
+    answer_bytes: usize,
 }
 
 impl Way {
-    pub(super) fn new(policy: Arc<Policy>, resolver: Resolver, proxy: Option<&Proxy>) -> Self {
+    /// Answers have so many bytes at most.
+    pub(super) fn new(policy: Arc<Policy>, resolver: Resolver, proxy: Option<&Proxy>, answer_bytes: usize) -> Self {
         let proxy = proxy.map(|proxy| {
             let tunnel = Tunnel::new(proxy.uri.clone(), ToProxy { resolver: resolver.clone() });
             match &proxy.authorization {
@@ -112,33 +115,34 @@ impl Way {
                 None => tunnel,
             }
         });
-        Self { policy, resolver, proxy }
+        Self { policy, resolver, proxy, answer_bytes }
     }
 }
 
 impl Service<Uri> for Way {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Metered<TcpStream>>;
     type Error = Failure;
-    type Future = Connecting<TokioIo<TcpStream>, Failure>;
+    type Future = Connecting<TokioIo<Metered<TcpStream>>, Failure>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { policy, resolver, proxy } = self.clone();
+        let Self { policy, resolver, proxy, answer_bytes } = self.clone();
         Box::pin(async move {
+            let metered = |tcp| TokioIo::new(Metered::new(tcp, Meter::new(answer_bytes)));
             let Some(tunnel) = proxy else {
                 let addrs = resolve(&resolver, &uri).await?;
                 judge_all(&policy, &addrs)?;
-                return dial(&addrs).await.map(TokioIo::new);
+                return dial(&addrs).await.map(metered);
             };
             // A literal address needs nobody to resolve it: it is judged here all the same.
             let (host, port) = host_and_port(&uri)?;
             if let Ok(addr) = host.parse::<IpAddr>() {
                 judge_all(&policy, &[SocketAddr::new(addr, port)])?;
             }
-            through(tunnel, &uri, port).await
+            Ok(metered(through(tunnel, &uri, port).await?.into_inner()))
         })
     }
 }

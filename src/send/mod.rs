@@ -7,6 +7,7 @@
 
 mod connect;
 mod failure;
+mod meter;
 mod resolve;
 mod tls;
 
@@ -29,6 +30,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 pub use self::connect::Proxy;
 use self::connect::Way;
+use self::meter::Meter;
 use self::resolve::Resolver;
 pub use self::tls::TlsOptions;
 use crate::egress::Policy;
@@ -225,6 +227,9 @@ impl Sender {
     ) -> Result<StatusCode, Failure> {
         let answer = client.request(request).await.map_err(|error| failure::of_request(&error))?;
         let (head, body) = answer.into_parts();
+        if let Some(meter) = head.extensions.get::<Meter>() {
+            meter.answer_began();
+        }
         let status = head.status;
         received.head = Some(head);
         received.first_byte = Some(started.elapsed());
@@ -267,8 +272,11 @@ fn exit(settings: &Settings, common_tls: &ClientConfig, policy: Arc<Policy>) -> 
 
 /// An empty pool over connections that the policy has judged.
 fn client(settings: &Settings, policy: &Arc<Policy>, resolver: &Resolver, tls: ClientConfig) -> HttpClient {
-    let way = Way::new(Arc::clone(policy), resolver.clone(), settings.proxy.as_ref());
     let max_header_bytes = settings.max_response_header_bytes.max(MIN_HEADER_BYTES);
+    let answer_bytes = settings.max_response_bytes.saturating_add(max_header_bytes);
+    let way = Way::new(Arc::clone(policy), resolver.clone(), settings.proxy.as_ref(), answer_bytes);
+    // What may lie unread: of one answer no more than is wanted of it, of a connection that of sixteen.
+    let stream_window = u32::try_from(settings.max_response_bytes).unwrap_or(u32::MAX).clamp(64 << 10, 2 << 20);
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         // Without a timer of its own the pool would close idle connections only when asked for one.
@@ -277,6 +285,8 @@ fn client(settings: &Settings, policy: &Arc<Policy>, resolver: &Resolver, tls: C
         // The number of headers is left at hyper's 100: another number costs an allocation an answer.
         .http1_max_buf_size(max_header_bytes)
         .http2_max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
+        .http2_initial_stream_window_size(stream_window)
+        .http2_initial_connection_window_size(stream_window.saturating_mul(16).min(5 << 20))
         .http2_keep_alive_interval(settings.http2_keep_alive_interval)
         .http2_keep_alive_while_idle(true)
         .build(connect::connector(way, tls, settings.http2))

@@ -6,7 +6,8 @@
 //! With the real program: `delivery` and `answers`, `egress`, `tls`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
 //! What people hand in who mean harm, or do not look: `hostile_inputs`, `injection`, and by chance: `properties`.
-//! What one leaves open or gets wrong and the others must not feel: `stalls`, `filters`, and `limits` of what one may ask for.
+//! What one leaves open or gets wrong and the others must not feel: `stalls`, `filters`, and `limits` of what one may ask
+//! for; receivers and name servers that mean harm: `hostile`, `dns`.
 
 mod support;
 
@@ -17,11 +18,13 @@ mod circuit;
 mod claim_and_record;
 mod command_line;
 mod delivery;
+mod dns;
 mod doorbell;
 mod egress;
 mod expand;
 mod expand_plans;
 mod filters;
+mod hostile;
 mod hostile_inputs;
 mod http_access;
 mod http_api;

@@ -5,6 +5,8 @@
 
 mod cable;
 mod daemon;
+pub(crate) mod dns;
+pub(crate) mod hostile;
 mod relay;
 mod seat;
 mod sink;
