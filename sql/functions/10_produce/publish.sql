@@ -27,6 +27,7 @@ begin
             hint = 'Use the identifier of what must stay in order, as an order number.';
     end if;
     publish.tenant_id := coalesce(publish.tenant_id, 'default');
+    perform outbox_relay.require_tenant(publish.tenant_id);
     publish.event_id := coalesce(publish.event_id,
         -- the default of outbox.event.event_id
         encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
