@@ -13,8 +13,8 @@ help:
 	@echo "make test-otlp the export of spans (feature otlp)"
 	@echo "make interop  every signature profile and envelope against verifiers and receivers of others"
 	@echo "make retries  every retry policy, followed attempt by attempt"
-	@echo "make lint     rustfmt, clippy, and sql/schema.sql against a fresh database"
-	@echo "make schema   write sql/schema.sql anew, after a change below sql/"
+	@echo "make lint     rustfmt, clippy, and a fresh database: sql/schema.sql, sql/granted.txt, what runs with its owner's rights"
+	@echo "make schema   write sql/schema.sql and sql/granted.txt anew, after a change below sql/"
 	@echo "make bench    throughput, latency, and what a producer pays (release build)"
 
 # PostgreSQL's server programs: installed where they are missing. OUTBOXD_PG_BIN names others.
@@ -56,10 +56,10 @@ retries: setup
 lint: setup
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo test --quiet --test it schema_dump
+	cargo test --quiet --test it -- schema_dump rights::
 
 schema: setup
-	OUTBOXD_WRITE_SCHEMA=1 cargo test --quiet --test it schema_dump
+	OUTBOXD_WRITE_SCHEMA=1 cargo test --quiet --test it -- schema_dump rights::granted
 
 bench: setup
 	cargo build --release

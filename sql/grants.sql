@@ -2,7 +2,7 @@
 -- refused. Everything else belongs to the owner of the schema alone.
 
 grant usage on schema outbox to outbox_producer, outbox_operator, outbox_viewer, outbox_relay;
--- The view outbox.delivery and the policies of tenants run with the rights of who reads, and so need the last two.
+-- The last two, because the views outbox.delivery and outbox.role_binding run with the rights of who reads them.
 grant usage on schema outbox_relay to outbox_relay, outbox_viewer, outbox_operator;
 grant usage on schema outbox_http to outbox_producer, outbox_operator, outbox_viewer;
 
@@ -16,10 +16,11 @@ grant select (event_seq, event_id, tenant_id, type, occurred_at, ordering_key, p
 grant select on outbox.event_type, outbox.subscription, outbox.subscription_health, outbox.signing_key, outbox.retry_policy,
     outbox.stopped_key, outbox.delivery, outbox.attempt, outbox.setting to outbox_viewer, outbox_operator;
 grant select on outbox.audit, outbox.token, outbox.role_binding to outbox_viewer, outbox_operator;
--- What outbox.delivery reads.
+-- What outbox.delivery and outbox.role_binding read.
 grant select (subscription_id, event_seq, state, attempts, next_attempt_at, epoch, last_status_code, last_error, created_at, updated_at)
     on outbox_relay.queue to outbox_viewer, outbox_operator;
 grant select on outbox_relay.finished to outbox_viewer, outbox_operator;
+grant select on outbox_relay.role_tenant to outbox_viewer, outbox_operator;
 grant select (epoch, name) on outbox_relay.relay to outbox_viewer, outbox_operator;
 -- What the policies call.
 grant execute on function outbox_relay.bound_tenants, outbox_relay.bound_subscriptions to outbox_producer, outbox_viewer, outbox_operator;

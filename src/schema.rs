@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 164] = files![
+const FILES: [(&str, &str); 163] = files![
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
@@ -115,7 +115,6 @@ const FILES: [(&str, &str); 164] = files![
     "functions/66_tenant/confine.sql",
     "functions/66_tenant/bind_role.sql",
     "functions/66_tenant/unbind_role.sql",
-    "functions/66_tenant/role_binding.sql",
     "functions/70_account/regime_of.sql",
     "functions/70_account/explain.sql",
     "functions/70_account/unaccounted.sql",

@@ -166,6 +166,7 @@ fn of_outbox(code: &str) -> Option<(StatusCode, &'static str)> {
         "OB040" => (StatusCode::CONFLICT, "A lock could not be had in time"),
         "OB060" => (StatusCode::BAD_REQUEST, "The cursor is of another list"),
         "OB061" => (UNPROCESSABLE, "The Idempotency-Key was used for another request"),
+        "OB070" => (StatusCode::FORBIDDEN, "About all tenants"),
         _ if code.starts_with("OB") => (UNPROCESSABLE, "Refused"),
         _ => return None,
     })

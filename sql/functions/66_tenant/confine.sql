@@ -1,8 +1,8 @@
 create or replace function outbox_relay.confine() returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
--- Makes the policies that are missing, so that who is bound to tenants sees their rows alone, and lets the view
--- outbox.delivery run with the rights of who reads it. What is there is left alone: each of these statements needs
+-- Makes the policies that are missing, so that who is bound to tenants sees their rows alone, and lets the views
+-- over such tables run with the rights of who reads them. What is there is left alone: each of these statements needs
 -- its table for itself. To change a policy, drop it in a migration.
 --
 -- The owner is not subject to policies, so the relay's functions plan and run as if there were none. Null means that
@@ -17,12 +17,13 @@ declare
     by_tenant_or_all constant text := 'coalesce(coalesce(tenant_id, '''') = any ((select outbox_relay.bound_tenants(current_user))::text[]), true)';
     by_subscription constant text := 'coalesce((select outbox_relay.bound_subscriptions(current_user)) @> subscription_id, true)';
     p record;
+    seen_through text;
 begin
     for p in
         select v.place::regclass as place, v.rule, c.relrowsecurity as is_on,
                exists (select from pg_policy y where y.polrelid = c.oid and y.polname = 'own_tenant') as is_made
         from (values
-            ('outbox.event', by_tenant), ('outbox.subscription', by_tenant),
+            ('outbox.event', by_tenant), ('outbox.subscription', by_tenant), ('outbox_relay.role_tenant', by_tenant),
             ('outbox.audit', by_tenant_or_all), ('outbox.token', by_tenant_or_all),
             ('outbox.subscription_health', by_subscription), ('outbox.signing_key', by_subscription),
             ('outbox.stopped_key', by_subscription), ('outbox.attempt', by_subscription),
@@ -37,10 +38,13 @@ begin
             execute format('alter table %s enable row level security', p.place);
         end if;
     end loop;
-    -- Without it, in PostgreSQL 14, the view shows what its owner may see, and outbox.bind_role refuses.
-    if current_setting('server_version_num')::integer >= 150000
-        and not coalesce('security_invoker=true' = any ((select c.reloptions from pg_class c where c.oid = 'outbox.delivery'::regclass)::text[]), false) then
-        execute 'alter view outbox.delivery set (security_invoker = true)';
+    -- Without it, in PostgreSQL 14, a view shows what its owner may see, and outbox.bind_role refuses.
+    if current_setting('server_version_num')::integer >= 150000 then
+        foreach seen_through in array array['outbox.delivery', 'outbox.role_binding'] loop
+            if not coalesce('security_invoker=true' = any ((select c.reloptions from pg_class c where c.oid = seen_through::regclass)::text[]), false) then
+                execute format('alter view %s set (security_invoker = true)', seen_through);
+            end if;
+        end loop;
     end if;
 end
 $$;
