@@ -112,12 +112,13 @@ async fn what_runs_with_its_owners_rights_has_a_fixed_search_path_that_ends_in_p
 #[tokio::test]
 async fn no_function_finds_its_names_by_the_search_path_of_its_caller() {
     let db = Db::new().await;
+    // A body of the SQL standard's form was resolved when it was made, and is inlined only without SET.
     let loose: Vec<String> = db
         .session()
         .await
         .all(
             "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-             where n.nspname in ('outbox', 'outbox_relay', 'outbox_http')
+             where n.nspname in ('outbox', 'outbox_relay', 'outbox_http') and (p.prosqlbody is null or p.prosecdef)
                and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)",
         )
         .await;
@@ -156,8 +157,8 @@ const NOT_THE_RELAYS: [&str; 21] = [
     "delete from outbox.audit",
     "update outbox.audit set actor = 'somebody else'",
     "insert into outbox.audit (actor, via, action) values ('me', 'sql', 'nothing')",
-    "grant select on outbox.event to outbox_relay",
-    "grant execute on function outbox.adopt to outbox_relay",
+    "grant select on outbox_relay.signing_secret to outbox_relay",
+    "grant execute on function outbox.bind_role to outbox_relay",
     "select outbox.bind_role('outbox_viewer', 'acme')",
     "select outbox.unbind_role('outbox_viewer')",
     "select outbox_relay.confine()",
