@@ -1,7 +1,7 @@
 //! One integration binary on a real PostgreSQL: each test has its own database, cloned from a template.
 //!
 //! In the order an event meets them: `produce`, `published`, `expand` (and `expand_plans`), `claim_and_record`; the policies
-//! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`, `rights`, `tenants`, `audit`.
+//! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`, `rights`, `tenants`, `tenant_escapes`, `audit`.
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
@@ -43,6 +43,7 @@ mod stalls;
 mod status_watch;
 mod subscriptions;
 mod survival;
+mod tenant_escapes;
 mod tenants;
 #[cfg(feature = "otlp")]
 mod traces;

@@ -66,8 +66,7 @@ impl Stage {
                 .await;
             seqs.push(seq);
         }
-        relay.expand_all(&Expand::queue_only(100)).await;
-        let leases = relay.claim(&crate::support::Claim { lease_limit: 2, ..Default::default() }).await.leases;
+        let leases = relay.expand(&Expand { lease_limit: 2, ..Expand::default() }).await.leases;
         assert_eq!(leases.len(), 2);
         relay.record(&[sent(leases[0], 200), sent(leases[1], 500)]).await;
         app.run(&format!(
@@ -373,7 +372,7 @@ async fn the_http_functions_show_a_bound_role_nothing_of_others_and_change_nothi
         .app
         .all(
             "select p.proname::text from pg_proc p where p.pronamespace = 'outbox_http'::regnamespace
-               and p.proargtypes::regtype[] = '{text,jsonb}' and has_function_privilege('outbox_operator', p.oid, 'execute')",
+               and oidvectortypes(p.proargtypes) = 'text, jsonb' and has_function_privilege('outbox_operator', p.oid, 'execute')",
         )
         .await;
     assert!(functions.len() > 30);
