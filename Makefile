@@ -15,8 +15,8 @@ help:
 	@echo "make retries  every retry policy, followed attempt by attempt"
 	@echo "make fuzz     random inputs for ten minutes (FUZZ_SECONDS), against oracles, and SQL against Rust"
 	@echo "make audit    dependencies: licences, sources, duplicates, versions taken back, advisories where reachable"
-	@echo "make lint     rustfmt, clippy, and sql/schema.sql against a fresh database"
-	@echo "make schema   write sql/schema.sql anew, after a change below sql/"
+	@echo "make lint     rustfmt, clippy, and a fresh database: sql/schema.sql, sql/granted.txt, what runs with its owner's rights"
+	@echo "make schema   write sql/schema.sql and sql/granted.txt anew, after a change below sql/"
 	@echo "make bench    throughput, latency, and what a producer pays (release build)"
 	@echo "make bench-hostile  what healthy subscriptions feel beside hostile receivers (release build)"
 
@@ -67,10 +67,10 @@ audit:
 lint: setup
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo test --quiet --test it schema_dump
+	cargo test --quiet --test it -- schema_dump rights::
 
 schema: setup
-	OUTBOXD_WRITE_SCHEMA=1 cargo test --quiet --test it schema_dump
+	OUTBOXD_WRITE_SCHEMA=1 cargo test --quiet --test it -- schema_dump rights::granted
 
 bench: setup
 	cargo build --release

@@ -2,7 +2,8 @@
 -- refused. Everything else belongs to the owner of the schema alone.
 
 grant usage on schema outbox to outbox_producer, outbox_operator, outbox_viewer, outbox_relay;
-grant usage on schema outbox_relay to outbox_relay;
+-- The last two, because the views outbox.delivery and outbox.role_binding run with the rights of who reads them.
+grant usage on schema outbox_relay to outbox_relay, outbox_viewer, outbox_operator;
 grant usage on schema outbox_http to outbox_producer, outbox_operator, outbox_viewer;
 
 -- outbox_producer: events in, by any of the two ways. event_seq and xact are not theirs to give.
@@ -14,7 +15,15 @@ grant execute on function outbox.publish, outbox.published, outbox.assert_publis
 grant select (event_seq, event_id, tenant_id, type, occurred_at, ordering_key, priority, deliver_at, addressed_to) on outbox.event to outbox_viewer;
 grant select on outbox.event_type, outbox.subscription, outbox.subscription_health, outbox.signing_key, outbox.retry_policy,
     outbox.stopped_key, outbox.delivery, outbox.attempt, outbox.setting to outbox_viewer, outbox_operator;
-grant select on outbox.audit, outbox.token to outbox_viewer, outbox_operator;
+grant select on outbox.audit, outbox.token, outbox.role_binding to outbox_viewer, outbox_operator;
+-- What outbox.delivery and outbox.role_binding read.
+grant select (subscription_id, event_seq, state, attempts, next_attempt_at, epoch, last_status_code, last_error, created_at, updated_at)
+    on outbox_relay.queue to outbox_viewer, outbox_operator;
+grant select on outbox_relay.finished to outbox_viewer, outbox_operator;
+grant select on outbox_relay.role_tenant to outbox_viewer, outbox_operator;
+grant select (epoch, name) on outbox_relay.relay to outbox_viewer, outbox_operator;
+-- What the policies call.
+grant execute on function outbox_relay.bound_tenants, outbox_relay.bound_subscriptions to outbox_producer, outbox_viewer, outbox_operator;
 grant execute on function outbox.status, outbox.explain, outbox.unaccounted, outbox.activity, outbox.relays, outbox.next_attempts
     to outbox_viewer, outbox_operator;
 

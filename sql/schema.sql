@@ -55,6 +55,7 @@ declare
     step interval := make_interval(secs => least(greatest(activity.minutes, 5), 1440));
     last timestamptz := date_bin(step, clock_timestamp(), 'epoch');
 begin
+    perform outbox_relay.require_all_tenants();
     return query
     with sampled as materialized (
         select date_bin(step, s.taken_at - interval '1 millisecond', 'epoch') as at, s.*
@@ -93,6 +94,7 @@ declare
     moved    boolean := false;
     kept     bigint := 0;
 begin
+    perform outbox_relay.require_all_tenants();
     if coalesce(adopt.environment, '') !~ '^[A-Za-z0-9_.-]{1,63}$' then
         raise exception using errcode = 'OB031', message = format('environment %s is not acceptable', quote_nullable(adopt.environment)),
             hint = 'Use letters, digits, _, . and -, as production.';
@@ -152,6 +154,7 @@ CREATE FUNCTION outbox.archive_event_type(type text) RETURNS void
     AS $$
 -- From now on events of this type are refused; those in the log are delivered. define_event_type brings it back.
 begin
+    perform outbox_relay.require_all_tenants();
     update outbox.event_type t set archived_at = coalesce(t.archived_at, now()), updated_at = now() where t.type = archive_event_type.type;
     if not found then
         raise exception using errcode = 'OB021', message = format('event type %s is not in the catalog', quote_nullable(archive_event_type.type)),
@@ -192,6 +195,72 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox.assert_published(type text, match jsonpath, count integer, tenant_id text) IS 'Raises unless this transaction has published such events; for applications'' own tests.';
+
+CREATE FUNCTION outbox.bind_role(role name, tenant_id text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- From now on this role, and every member of it, sees and operates only this tenant, and those it is bound to
+-- besides. What it may do there is what outbox_producer, outbox_viewer or outbox_operator may, as it is a member of them.
+--
+-- The first binding of all switches row level security of outbox.event on. That takes the table for a moment, and
+-- gives up after two seconds of waiting for it; from then on COPY into it is refused to everybody but its owner.
+-- Called by the owner of the schema or a superuser, with whose rights it runs: it is granted to nobody.
+declare
+    before_lock text := current_setting('lock_timeout');
+    owner       oid := (select n.nspowner from pg_namespace n where n.nspname = 'outbox');
+    groups      constant name[] := '{outbox_producer,outbox_viewer,outbox_operator,outbox_relay}';
+    r           pg_roles;
+    bad         text;
+begin
+    select * into r from pg_roles v where v.rolname = bind_role.role;
+    bad := case
+        when r.oid is null then 'does not exist'
+        when r.rolname = any (groups) then 'is a group of outboxd: all that are in it would be bound'
+        when r.rolsuper then 'is a superuser, whom nothing confines'
+        when r.rolbypassrls then 'has BYPASSRLS, so no policy confines it'
+        when pg_has_role(r.oid, owner, 'member') then 'is a member of the owner of the schema, whom nothing confines'
+        when exists (select from pg_roles g where g.rolname = 'outbox_relay' and pg_has_role(r.oid, g.oid, 'member'))
+            then 'is a member of outbox_relay, which works for all tenants'
+        when exists (select from pg_roles g where g.rolname = any (groups) and pg_has_role(g.oid, r.oid, 'member'))
+            then 'has a group of outboxd as its member: all that are in that group would be bound'
+        end;
+    if bad is not null then
+        raise exception using errcode = 'OB081', message = format('role %s %s', quote_nullable(bind_role.role), bad),
+            hint = 'Make a role of its own for the tenant, grant it outbox_producer, outbox_viewer or outbox_operator, and bind that one.';
+    elsif bind_role.tenant_id is null or octet_length(bind_role.tenant_id) not between 1 and 128 or bind_role.tenant_id ~ '[[:cntrl:]]' then
+        raise exception using errcode = 'OB002', message = 'tenant_id is empty, longer than 128 bytes, or has control characters',
+            hint = 'Use the tenant_id that events carry.';
+    elsif current_setting('server_version_num')::integer < 150000 then
+        raise exception using errcode = 'OB081', message = 'roles cannot be bound to tenants in PostgreSQL 14, whose views run with the rights of their owner',
+            hint = 'Upgrade to PostgreSQL 15 or later, or give the tenant a token: outbox.create_token(role, tenant_id => …).';
+    end if;
+
+    begin
+        perform set_config('lock_timeout', '2s', true);
+        -- One binding at a time: the first and the last do more than the others.
+        lock table outbox_relay.role_tenant in share row exclusive mode;
+        perform outbox_relay.confine();
+        if not (select c.relrowsecurity from pg_class c where c.oid = 'outbox.event'::regclass) then
+            alter table outbox.event enable row level security;
+            raise notice 'COPY into outbox.event is refused from now on, as into every table with row level security'
+                using hint = 'Use insert into outbox.event or outbox.publish.';
+        end if;
+        perform set_config('lock_timeout', before_lock, true);
+    exception when lock_not_available then
+        raise exception using errcode = 'OB040', message = 'a transaction that reads or writes events is open for too long',
+            hint = 'The first binding needs a moment without any. Try again.';
+    end;
+    insert into outbox_relay.role_tenant as t (role, tenant_id, bound_by)
+    values (r.oid, bind_role.tenant_id, (outbox_relay.actor()).actor)
+    on conflict on constraint role_tenant_pkey do nothing;
+    if found then
+        perform outbox_relay.audit('bind_role', bind_role.tenant_id, detail => jsonb_build_object('role', bind_role.role));
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.bind_role(role name, tenant_id text) IS 'Confines a database role to a tenant; bound to several it has them all. For the owner of the schema alone.';
 
 CREATE FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_id text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -236,6 +305,7 @@ begin
     elsif create_token.expires_in <= interval '0' then
         raise exception using errcode = 'OB018', message = 'expires_in is not positive', hint = 'Pass how long it is to be good, or leave it out.';
     end if;
+    perform outbox_relay.require_tenant(create_token.tenant_id);
     insert into outbox.token (role, tenant_id, description, created_by, expires_at)
     values (create_token.role, create_token.tenant_id, create_token.description, (outbox_relay.actor()).actor, now() + create_token.expires_in)
     returning token_id into id;
@@ -259,6 +329,7 @@ CREATE FUNCTION outbox.define_event_type(type text, description text DEFAULT NUL
 declare
     before_lock text;
 begin
+    perform outbox_relay.require_all_tenants();
     if define_event_type.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or octet_length(define_event_type.type) > 128 or define_event_type.type is null then
         raise exception using errcode = 'OB001', message = format('event type %s is not acceptable', quote_nullable(left(define_event_type.type, 150))),
             hint = 'Use words of letters, digits, _ and - with dots between them, 128 bytes at most, as order.created.';
@@ -304,18 +375,21 @@ declare
     e record;
     c outbox_relay.cursor;
     config pg_snapshot;
+    bound constant text[] := outbox_relay.bound_tenants();
 begin
     select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
-    if not exists (select from outbox.event v where v.event_id = explain.event_id) then
+    if not exists (select from outbox.event v where v.event_id = explain.event_id and coalesce(v.tenant_id = any (bound), true)) then
         raise exception using errcode = 'OB021', message = format('there is no event %s', coalesce(explain.event_id::text, 'null')),
             hint = 'It was not committed, or its segment was dropped (setting retention).';
     elsif explain.tenant_id is not null
-        and not exists (select from outbox.event v where v.event_id = explain.event_id and v.tenant_id = explain.tenant_id) then
+        and not exists (select from outbox.event v where v.event_id = explain.event_id and v.tenant_id = explain.tenant_id
+            and coalesce(v.tenant_id = any (bound), true)) then
         raise exception using errcode = 'OB022', message = 'tenant mismatch',
             hint = 'The event does not belong to the tenant named in the call.';
     end if;
     for e in select v.*, outbox_relay.expanded_before(v.xact, v.event_seq, c.seen, c.target, c.position, c.floor_seq) as expanded
-             from outbox.event v where v.event_id = explain.event_id and v.tenant_id = coalesce(explain.tenant_id, v.tenant_id) loop
+             from outbox.event v where v.event_id = explain.event_id and v.tenant_id = coalesce(explain.tenant_id, v.tenant_id)
+               and coalesce(v.tenant_id = any (bound), true) loop
         config := case when e.expanded then outbox_relay.regime_of(e.xact, e.event_seq) end;
         return query
         select s.subscription_id, s.name,
@@ -364,6 +438,7 @@ CREATE FUNCTION outbox.hold(reason text) RETURNS void
     AS $$
 -- Stops all sending: nothing is expanded or claimed any more, attempts under way end. Lift it with outbox.release().
 begin
+    perform outbox_relay.require_all_tenants();
     if coalesce(hold.reason, '') = '' then
         raise exception using errcode = 'OB018', message = 'hold needs a reason',
             hint = 'Say why, for whoever finds it: select outbox.hold(''database moves at noon'').';
@@ -389,7 +464,8 @@ with q as (
     join outbox.subscription s on s.subscription_id = q.subscription_id
     join outbox.retry_policy p on p.name = s.retry_policy
     where q.subscription_id = next_attempts.subscription_id and q.event_seq = next_attempts.event_seq
-      and q.next_attempt_at is distinct from 'infinity')
+      and q.next_attempt_at is distinct from 'infinity'
+      and coalesce(s.tenant_id = any ((select outbox_relay.bound_tenants())::text[]), true))
 select q.due from q where q.state <> 'leased'
 union all
 select q.due + sum(d.delay) over (order by d.place)
@@ -472,8 +548,17 @@ begin
     elsif octet_length(publish.ordering_key) > 255 then
         raise exception using errcode = 'OB005', message = 'ordering_key is longer than 255 bytes',
             hint = 'Use the identifier of what must stay in order, as an order number.';
+    elsif octet_length(publish.metadata::text) > outbox_relay.limit_of('max_metadata_bytes') then
+        raise exception using errcode = 'OB005',
+            message = format('metadata of %s bytes is over the limit of %s (setting max_metadata_bytes)', octet_length(publish.metadata::text),
+                outbox_relay.limit_of('max_metadata_bytes')),
+            hint = 'Metadata is for what travels with an event, as traceparent; put content into the payload.';
     end if;
     publish.tenant_id := coalesce(publish.tenant_id, 'default');
+    -- Asked here first, because two calls would add an eighth to the cost of a publish where nobody is bound.
+    if exists (select from outbox_relay.role_tenant) or current_setting('outbox.tenant', true) <> '' then
+        perform outbox_relay.require_tenant(publish.tenant_id);
+    end if;
     publish.event_id := coalesce(publish.event_id,
         -- the default of outbox.event.event_id
         encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
@@ -507,17 +592,21 @@ CREATE FUNCTION outbox.published(type text DEFAULT NULL::text, match jsonpath DE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- The events that this transaction has inserted, in log order: for the tests of applications, which need
--- neither commit nor a relay. Those of other transactions are not shown, whoever asks.
+-- neither commit nor a relay. Those of other transactions are not shown, whoever asks, nor those of other tenants
+-- to whoever is bound.
 --
 -- type is one of the patterns of a subscription (order.created, order.*, *), match is what a filter is: it
 -- matches when its first item exists and is neither false nor null.
 -- Called by the tests of applications, and by assert_published.
+declare
+    bound constant text[] := outbox_relay.bound_tenants();
 begin
     return query
     select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.ordering_key, e.priority, e.occurred_at, e.deliver_at, e.metadata
     from outbox.event e
     where e.xact = pg_current_xact_id_if_assigned() and e.addressed_to is null
       and (published.type is null or outbox_relay.matches(e.type, e.payload, array[published.type], null))
+      and coalesce(e.tenant_id = any (bound), true)
       and (published.tenant_id is null or e.tenant_id = published.tenant_id)
       and (published.match is null or outbox_relay.matches(e.type, e.payload, array[e.type], published.match))
     order by e.event_seq;
@@ -527,17 +616,21 @@ $$;
 COMMENT ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) IS 'The events that this transaction has inserted; for applications'' own tests.';
 
 CREATE FUNCTION outbox.relays() RETURNS TABLE(epoch integer, name text, version text, environment text, hold text, alive boolean, leased bigint, started_at timestamp with time zone, ended_at timestamp with time zone)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- The relays that live, and those that ended within a day.
-select r.epoch, r.name, r.version, r.environment, r.hold,
-       r.epoch in (select outbox_relay.live_epochs()),
-       (select count(*) from outbox_relay.queue q where q.state = 'leased' and q.epoch = r.epoch), r.started_at, r.fenced_at
-from outbox_relay.relay r
-where r.fenced_at is null or r.fenced_at > now() - interval '1 day'
-order by r.epoch desc
-limit 1000
+begin
+    perform outbox_relay.require_all_tenants();
+    return query
+    select r.epoch, r.name, r.version, r.environment, r.hold,
+           r.epoch in (select outbox_relay.live_epochs()),
+           (select count(*) from outbox_relay.queue q where q.state = 'leased' and q.epoch = r.epoch), r.started_at, r.fenced_at
+    from outbox_relay.relay r
+    where r.fenced_at is null or r.fenced_at > now() - interval '1 day'
+    order by r.epoch desc
+    limit 1000;
+end
 $$;
 
 COMMENT ON FUNCTION outbox.relays() IS 'The relays that live, and those that ended within a day.';
@@ -548,6 +641,7 @@ CREATE FUNCTION outbox.release() RETURNS void
     AS $$
 -- Lifts every hold that outbox.hold put. A relay that holds because of its environment needs outbox.adopt.
 begin
+    perform outbox_relay.require_all_tenants();
     delete from outbox_relay.hold;
     perform outbox_relay.audit('release');
     perform pg_notify('outbox_signal', 'control');
@@ -580,12 +674,14 @@ CREATE FUNCTION outbox.replay(event_id uuid, subscription_id bigint DEFAULT NULL
 -- Sends an event again to every subscription that has a delivery of it, or to the one named; returns how many.
 declare
     replayed bigint;
+    bound    constant text[] := outbox_relay.bound_tenants();
 begin
-    if not exists (select from outbox.event e where e.event_id = replay.event_id) then
+    if not exists (select from outbox.event e where e.event_id = replay.event_id and coalesce(e.tenant_id = any (bound), true)) then
         raise exception using errcode = 'OB021', message = format('there is no event %s', coalesce(replay.event_id::text, 'null')),
             hint = 'Its segment may have been dropped, see the setting retention.';
     elsif replay.tenant_id is not null
-        and not exists (select from outbox.event e where e.event_id = replay.event_id and e.tenant_id = replay.tenant_id) then
+        and not exists (select from outbox.event e where e.event_id = replay.event_id and e.tenant_id = replay.tenant_id
+            and coalesce(e.tenant_id = any (bound), true)) then
         raise exception using errcode = 'OB022', message = 'tenant mismatch',
             hint = 'The event does not belong to the tenant named in the call.';
     end if;
@@ -597,10 +693,11 @@ begin
         select v.subscription_id from outbox.delivery v
         join outbox.subscription s on s.subscription_id = v.subscription_id and s.unsubscribed_at is null
         where replay.subscription_id is null and v.event_seq = e.event_seq) d
-    where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id);
+    where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id) and coalesce(e.tenant_id = any (bound), true);
     perform outbox_relay.audit('replay', e.tenant_id, replay.subscription_id, e.event_seq,
         jsonb_build_object('event_id', replay.event_id, 'count', replayed))
-    from outbox.event e where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id);
+    from outbox.event e
+    where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id) and coalesce(e.tenant_id = any (bound), true);
     return replayed;
 end
 $$;
@@ -712,9 +809,11 @@ CREATE FUNCTION outbox.revoke_token(token_id bigint, tenant_id text DEFAULT NULL
     AS $$
 -- Refuses a token, and the console's sessions that began with it, from now on.
 declare
-    t outbox.token;
+    t     outbox.token;
+    bound constant text[] := outbox_relay.bound_tenants();
 begin
-    select * into t from outbox.token k where k.token_id = revoke_token.token_id for no key update;
+    select * into t from outbox.token k
+    where k.token_id = revoke_token.token_id and coalesce(coalesce(k.tenant_id, '') = any (bound), true) for no key update;
     if not found then
         raise exception using errcode = 'OB020', message = format('there is no token %s', coalesce(revoke_token.token_id::text, 'null')),
             hint = 'See select * from outbox.token.';
@@ -731,7 +830,7 @@ $$;
 
 COMMENT ON FUNCTION outbox.revoke_token(token_id bigint, tenant_id text) IS 'Refuses a token of the HTTP API from now on.';
 
-CREATE FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval DEFAULT NULL::interval, secret text DEFAULT NULL::text, tenant_id text DEFAULT NULL::text) RETURNS outbox.new_key
+CREATE FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval DEFAULT NULL::interval, secret text DEFAULT NULL::text, tenant_id text DEFAULT NULL::text, secret_ref text DEFAULT NULL::text) RETURNS outbox.new_key
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -762,14 +861,14 @@ begin
     end if;
     -- The update makes a new version: relays load the keys anew.
     update outbox.subscription t set updated_at = now() where t.subscription_id = s.subscription_id;
-    select k.new_secret, k.new_key_id into created from outbox_relay.add_key(s.subscription_id, s.signature, rotate_secret.secret) k;
+    select k.new_secret, k.new_key_id into created from outbox_relay.add_key(s.subscription_id, s.signature, rotate_secret.secret, rotate_secret.secret_ref) k;
     perform outbox_relay.audit('rotate_secret', s.tenant_id, s.subscription_id,
         detail => jsonb_build_object('key_id', created.key_id, 'old_keys_expire_at', until));
     return created;
 end
 $$;
 
-COMMENT ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text) IS 'A new secret, shown this once; the old one signs beside it until the overlap is over.';
+COMMENT ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text, secret_ref text) IS 'A new secret, shown this once; the old one signs beside it until the overlap is over.';
 
 CREATE FUNCTION outbox.send_test(subscription_id bigint, type text DEFAULT 'outbox.test'::text, payload jsonb DEFAULT '{"test": true}'::jsonb, tenant_id text DEFAULT NULL::text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
@@ -807,6 +906,7 @@ CREATE FUNCTION outbox.set(name text, value text) RETURNS void
 declare
     s outbox.setting;
 begin
+    perform outbox_relay.require_all_tenants();
     select * into s from outbox.setting t where t.name = "set".name for no key update;
     if not found then
         raise exception using errcode = 'OB030', message = format('there is no setting %s', quote_nullable("set".name)),
@@ -878,24 +978,27 @@ CREATE FUNCTION outbox.status() RETURNS TABLE(log_head bigint, unexpanded_events
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- How things stand, in one row. Reads what is outstanding and the index of dead letters, never history.
+-- Who is bound to tenants has the figures of theirs, and no log_head; relays, hold and environment are everybody's.
 --
 -- lag: how long the oldest event that waits for expansion, or the oldest delivery that a relay could send
 -- now, has waited; zero when nothing waits. What a pause, a circuit or a rate limit holds back does not count, nor
 -- what waits behind others of its subscription that are under way: lag is about the relays, not about receivers.
-with c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
+with bound as materialized (select outbox_relay.bound_tenants() as tenants),
+c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
 unexpanded as (
     -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
     select count(*) as count, min(case when substr(u.event_id::text, 15, 1) = '7'
         then to_timestamp(('x' || lpad(left(replace(u.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
         else u.occurred_at end) as oldest
     from c cross join lateral (
-        select e.event_id, e.occurred_at from outbox.event e
+        select e.event_id, e.occurred_at, e.tenant_id from outbox.event e
         where e.event_seq > c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)
         union all
-        select e.event_id, e.occurred_at from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
+        select e.event_id, e.occurred_at, e.tenant_id from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
         where e.event_seq > c.floor_seq and e.event_seq <= c.seen_seq
-          and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u),
+          and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u
+    where coalesce(u.tenant_id = any ((select tenants from bound)::text[]), true)),
 queued as (
     select coalesce(sum(q.pending), 0)::bigint as pending, coalesce(sum(q.leased), 0)::bigint as leased, coalesce(sum(q.failed), 0)::bigint as failed,
            min(q.due) filter (where s.active and s.rate_limit is null
@@ -907,13 +1010,15 @@ queued as (
                count(*) filter (where q.state = 'failed') as failed, min(q.next_attempt_at) filter (where q.next_attempt_at <= now()) as due
         from outbox_relay.queue q group by q.subscription_id) q
     join outbox.subscription s using (subscription_id)
-    left join outbox.subscription_health h using (subscription_id)),
+    left join outbox.subscription_health h using (subscription_id)
+    where coalesce(s.tenant_id = any ((select tenants from bound)::text[]), true)),
 live as (
     select count(*) as relays, min(r.hold) as hold
     from outbox_relay.relay r where r.epoch in (select outbox_relay.live_epochs()))
-select (select last_value - (not is_called)::integer from outbox.event_event_seq_seq),
+select (select last_value - (not is_called)::integer from outbox.event_event_seq_seq, bound where bound.tenants is null),
        u.count, q.pending, q.leased, q.failed,
-       (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'),
+       (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'
+            and coalesce((select outbox_relay.bound_subscriptions()) @> f.subscription_id, true)),
        q.oldest_due,
        greatest(now() - least(u.oldest, q.oldest_left), interval '0'),
        l.relays,
@@ -924,7 +1029,7 @@ $$;
 
 COMMENT ON FUNCTION outbox.status() IS 'How things stand, in one row; cheap at any size of history.';
 
-CREATE FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text DEFAULT 'default'::text, name text DEFAULT NULL::text, secret text DEFAULT NULL::text, filter text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, signature text DEFAULT 'standard'::text, envelope text DEFAULT 'standard'::text, retry_policy text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, max_in_flight integer DEFAULT NULL::integer, rate_limit numeric DEFAULT NULL::numeric, ordered boolean DEFAULT false, description text DEFAULT NULL::text, signature_header text DEFAULT NULL::text) RETURNS outbox.new_subscription
+CREATE FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text DEFAULT 'default'::text, name text DEFAULT NULL::text, secret text DEFAULT NULL::text, filter text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, signature text DEFAULT 'standard'::text, envelope text DEFAULT 'standard'::text, retry_policy text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, max_in_flight integer DEFAULT NULL::integer, rate_limit numeric DEFAULT NULL::numeric, ordered boolean DEFAULT false, description text DEFAULT NULL::text, signature_header text DEFAULT NULL::text, tls jsonb DEFAULT NULL::jsonb, secret_ref text DEFAULT NULL::text) RETURNS outbox.new_subscription
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -934,22 +1039,25 @@ declare
     path    jsonpath;
     created outbox.new_subscription;
 begin
+    perform outbox_relay.require_tenant(coalesce(subscribe.tenant_id, 'default'));
     begin
         path := subscribe.filter::jsonpath;
     exception when others then
         raise exception using errcode = 'OB012', message = format('filter is not a valid jsonpath: %s', sqlerrm),
             hint = 'Write a predicate over the payload, as $.total > 100, or a path that finds something, as $.items[*] ? (@.qty > 5).';
     end;
-    created.subscription_id := nextval(pg_get_serial_sequence('outbox.subscription', 'subscription_id'));
+    -- For a secret that arrives sealed the daemon took the id before.
+    created.subscription_id := coalesce((select o.subscription_id from outbox_relay.offered_key o where o.xact = pg_current_xact_id()),
+        nextval(pg_get_serial_sequence('outbox.subscription', 'subscription_id')));
     begin
         insert into outbox.subscription (subscription_id, tenant_id, name, url, event_types, filter, headers, signature, signature_header, envelope,
-            retry_policy, timeout, max_in_flight, rate_limit, ordered, description, created_by)
+            retry_policy, timeout, max_in_flight, rate_limit, ordered, description, tls, created_by)
         overriding system value
         values (created.subscription_id, coalesce(subscribe.tenant_id, 'default'),
             coalesce(subscribe.name, 'subscription-' || created.subscription_id), subscribe.url, subscribe.event_types, path,
             coalesce(subscribe.headers, '{}'), coalesce(subscribe.signature, 'standard'), subscribe.signature_header, coalesce(subscribe.envelope, 'standard'),
             coalesce(subscribe.retry_policy, (select t.value from outbox.setting t where t.name = 'default_retry_policy')),
-            subscribe.timeout, subscribe.max_in_flight, subscribe.rate_limit, coalesce(subscribe.ordered, false), subscribe.description,
+            subscribe.timeout, subscribe.max_in_flight, subscribe.rate_limit, coalesce(subscribe.ordered, false), subscribe.description, nullif(subscribe.tls, 'null'),
             (outbox_relay.actor()).actor);
     exception when unique_violation then
         raise exception using errcode = 'OB017',
@@ -957,12 +1065,12 @@ begin
             hint = 'Choose another name, or change the existing one.';
     end;
     select k.new_secret, k.new_key_id into created.secret, created.key_id
-    from outbox_relay.add_key(created.subscription_id, coalesce(subscribe.signature, 'standard'), subscribe.secret) k;
+    from outbox_relay.add_key(created.subscription_id, coalesce(subscribe.signature, 'standard'), subscribe.secret, subscribe.secret_ref) k;
     return created;
 end
 $_$;
 
-COMMENT ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text, signature_header text) IS 'Creates an endpoint; returns its id, its secret (shown this once) and the key id.';
+COMMENT ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text, signature_header text, tls jsonb, secret_ref text) IS 'Creates an endpoint; returns its id, its secret (shown this once) and the key id.';
 
 CREATE FUNCTION outbox.unaccounted() RETURNS TABLE(event_seq bigint, event_id uuid, subscription_id bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -971,9 +1079,10 @@ CREATE FUNCTION outbox.unaccounted() RETURNS TABLE(event_seq bigint, event_id uu
 -- Events that should have a delivery and have none: always empty.
 --
 -- For every expanded event in the log the match is made again, against the subscriptions as they were when
--- it was expanded, and by other means than expand uses. Reads the whole log: an audit, not a dashboard.
+-- it was expanded, and by other means than expand uses. Who is bound to tenants has theirs looked at. Reads the whole log: an audit, not a dashboard.
 select e.event_seq, e.event_id, v.subscription_id
 from (select * from outbox_relay.cursor order by cursor_id desc limit 1) c
+cross join (select outbox_relay.bound_tenants() as tenants) b
 cross join outbox.event e
 cross join lateral (select outbox_relay.regime_of(e.xact, e.event_seq) as config offset 0) g
 cross join lateral (
@@ -982,6 +1091,7 @@ cross join lateral (
     where v.tenant_id = e.tenant_id and pg_visible_in_snapshot(v.xact, g.config)
     order by v.subscription_id, v.version desc) v
 where outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)
+  and coalesce(e.tenant_id = any (b.tenants), true)
   -- CASE fixes the order: a filter that does not end is not evaluated where there is a delivery.
   and case
         when exists (select from outbox_relay.finished f where f.subscription_id = v.subscription_id and f.event_seq = e.event_seq)
@@ -992,6 +1102,48 @@ order by e.event_seq, v.subscription_id
 $$;
 
 COMMENT ON FUNCTION outbox.unaccounted() IS 'Always empty: committed events that are neither unexpanded nor have a delivery or a reason for none.';
+
+CREATE FUNCTION outbox.unbind_role(role name, tenant_id text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Takes one binding of a role back, or all of them. A role without any is confined to nothing: it has what the groups
+-- it is in have. Of a role that was dropped, role is the number that outbox.role_binding shows.
+-- With the last binding of all, COPY into outbox.event is possible again.
+-- Called by the owner of the schema or a superuser, with whose rights it runs: it is granted to nobody.
+declare
+    before_lock text := current_setting('lock_timeout');
+    gone        text[];
+begin
+    begin
+        perform set_config('lock_timeout', '2s', true);
+        lock table outbox_relay.role_tenant in share row exclusive mode;
+        with ended as (
+            delete from outbox_relay.role_tenant t
+            where (t.role = (select r.oid from pg_roles r where r.rolname = unbind_role.role)
+                    or t.role::oid::text = unbind_role.role and not exists (select from pg_roles r where r.oid = t.role))
+              and (unbind_role.tenant_id is null or t.tenant_id = unbind_role.tenant_id)
+            returning t.tenant_id)
+        select array_agg(e.tenant_id) into gone from ended e;
+        if gone is not null and not exists (select from outbox_relay.role_tenant) then
+            alter table outbox.event disable row level security;
+        end if;
+        perform set_config('lock_timeout', before_lock, true);
+    exception when lock_not_available then
+        raise exception using errcode = 'OB040', message = 'a transaction that reads or writes events is open for too long',
+            hint = 'Taking the last binding back needs a moment without any. Try again.';
+    end;
+    if gone is null then
+        raise exception using errcode = 'OB081', message = format('role %s is not bound%s', quote_nullable(unbind_role.role),
+                coalesce(format(' to %s', quote_literal(unbind_role.tenant_id)), '')),
+            hint = 'See select * from outbox.role_binding.';
+    end if;
+    perform outbox_relay.audit('unbind_role', g.tenant_id, detail => jsonb_build_object('role', unbind_role.role))
+    from unnest(gone) g (tenant_id);
+end
+$$;
+
+COMMENT ON FUNCTION outbox.unbind_role(role name, tenant_id text) IS 'Takes the bindings of a database role back, or one of them. For the owner of the schema alone.';
 
 CREATE FUNCTION outbox.unsubscribe(subscription_id bigint, tenant_id text DEFAULT NULL::text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1069,7 +1221,8 @@ begin
         filter => b ->> 'filter', headers => coalesce(b -> 'headers', '{}'), signature => coalesce(b ->> 'signature', 'standard'),
         envelope => coalesce(b ->> 'envelope', 'standard'), retry_policy => b ->> 'retry_policy', timeout => (b ->> 'timeout')::interval,
         max_in_flight => (b ->> 'max_in_flight')::integer, rate_limit => (b ->> 'rate_limit')::numeric,
-        ordered => coalesce((b ->> 'ordered')::boolean, false), description => b ->> 'description', signature_header => b ->> 'signature_header');
+        ordered => coalesce((b ->> 'ordered')::boolean, false), description => b ->> 'description', signature_header => b ->> 'signature_header',
+        tls => b -> 'tls', secret_ref => b ->> 'secret_ref');
     return json_build_object('webhook', outbox_http.webhook(outbox_http.find_webhook(tenant, created.subscription_id)),
         'secret', created.secret, 'key_id', created.key_id);
 end
@@ -1232,6 +1385,7 @@ CREATE TABLE outbox.subscription (
     max_in_flight integer,
     rate_limit numeric,
     ordered boolean DEFAULT false NOT NULL,
+    tls jsonb,
     active boolean DEFAULT true NOT NULL,
     disabled_at timestamp with time zone,
     disabled_reason text,
@@ -1269,6 +1423,8 @@ COMMENT ON COLUMN outbox.subscription.max_in_flight IS 'Attempts under way at on
 COMMENT ON COLUMN outbox.subscription.rate_limit IS 'Attempts a second, by all relays together; null is without limit.';
 
 COMMENT ON COLUMN outbox.subscription.ordered IS 'Events with one ordering_key are delivered one after the other, in log order; those without have no order.';
+
+COMMENT ON COLUMN outbox.subscription.tls IS 'What holds for TLS with this receiver: ca (PEM, trusted instead of all others), pins (sha256//… of its public key), client (file:NAME, a certificate to show, with its key); null is the relay''s own authorities.';
 
 COMMENT ON COLUMN outbox.subscription.active IS 'False while paused, disabled or unsubscribed: nothing is created or sent.';
 
@@ -1343,7 +1499,7 @@ COMMENT ON COLUMN outbox_relay.relay.hold IS 'Why this relay sends nothing, if i
 
 COMMENT ON COLUMN outbox_relay.relay.fenced_at IS 'When it ended or was found dead; its leases were handed back in the same transaction.';
 
-CREATE VIEW outbox.delivery AS
+CREATE VIEW outbox.delivery WITH (security_invoker='true') AS
  SELECT d.subscription_id,
     d.event_seq,
     s.tenant_id,
@@ -2009,7 +2165,7 @@ declare
     created outbox.new_key;
 begin
     select * into created from outbox.rotate_secret(s.subscription_id, overlap => (request #>> '{body,overlap}')::interval,
-        secret => request #>> '{body,secret}', tenant_id => tenant);
+        secret => request #>> '{body,secret}', tenant_id => tenant, secret_ref => request #>> '{body,secret_ref}');
     return json_build_object('secret', created.secret, 'key_id', created.key_id, 'keys', outbox_http.live_keys(s.subscription_id));
 end
 $$;
@@ -2161,7 +2317,8 @@ begin
             max_in_flight = case when b ? 'max_in_flight' then (b ->> 'max_in_flight')::integer else t.max_in_flight end,
             rate_limit = case when b ? 'rate_limit' then (b ->> 'rate_limit')::numeric else t.rate_limit end,
             ordered = case when b ? 'ordered' then (b ->> 'ordered')::boolean else t.ordered end,
-            description = case when b ? 'description' then b ->> 'description' else t.description end
+            description = case when b ? 'description' then b ->> 'description' else t.description end,
+            tls = case when b ? 'tls' then nullif(b -> 'tls', 'null') else t.tls end
         where t.subscription_id = s.subscription_id;
     exception when unique_violation then
         raise exception using errcode = 'OB017', message = format('tenant %s has a subscription named %s already', quote_literal(s.tenant_id), quote_literal(b ->> 'name')),
@@ -2181,7 +2338,7 @@ CREATE FUNCTION outbox_http.webhook(s outbox.subscription) RETURNS json
 select json_build_object('subscription_id', s.subscription_id, 'tenant_id', s.tenant_id, 'name', s.name, 'url', s.url,
     'event_types', s.event_types, 'filter', s.filter::text, 'headers', s.headers, 'signature', s.signature,
     'signature_header', s.signature_header, 'envelope', s.envelope, 'retry_policy', s.retry_policy, 'timeout', s.timeout::text,
-    'max_in_flight', s.max_in_flight, 'rate_limit', s.rate_limit, 'ordered', s.ordered, 'active', s.active,
+    'max_in_flight', s.max_in_flight, 'rate_limit', s.rate_limit, 'ordered', s.ordered, 'tls', s.tls, 'active', s.active,
     'disabled_at', s.disabled_at, 'disabled_reason', s.disabled_reason, 'description', s.description, 'managed_by', s.managed_by,
     'created_by', s.created_by, 'created_at', s.created_at, 'updated_at', s.updated_at, 'unsubscribed_at', s.unsubscribed_at,
     'health', (select json_build_object('circuit', coalesce(h.circuit, 'closed'), 'circuit_until', h.circuit_until,
@@ -2296,23 +2453,48 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success_counts bigint[], failure_counts bigint[], trailing_failures bigint[], success_ats timestamp with time zone[], failure_ats timestamp with time zone[]) IS 'Adds a span''s counts to the health of subscriptions, and moves their circuits.';
 
-CREATE FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) RETURNS record
+CREATE FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, secret_ref text DEFAULT NULL::text, OUT new_secret text, OUT new_key_id text) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- Gives a subscription a secret, made here unless one is given, and returns it with its key id.
 -- Called by subscribe, rotate_secret and reconcile; the first two show it to the caller this once.
+-- A secret by reference is not seen here: its key id is that of the reference, until a relay has read it and says
+-- the true one (outbox_relay.name_key). One that the daemon offers arrives sealed, and is not seen either.
 declare
     -- 256 bits: the hash of three random UUIDs, which hold 366 random bits of the server's strong source.
     random bytea := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
     public bytea;
+    offer  outbox_relay.offered_key;
 begin
-    if add_key.secret is not null then
+    if add_key.secret_ref is not null then
+        if add_key.secret is not null then
+            raise exception using errcode = 'OB015', message = 'secret and secret_ref are both given',
+                hint = 'Pass the secret, or a reference to where the relay finds it.';
+        end if;
+        perform outbox_relay.check_reference(add_key.secret_ref);
+        if exists (select from outbox_relay.signing_secret x join outbox.signing_key k using (subscription_id, key_id)
+                where x.subscription_id = add_key.subscription_id and x.secret_ref = add_key.secret_ref
+                  and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())) then
+            raise exception using errcode = 'OB015', message = 'the subscription has this reference already',
+                hint = 'Rotate to another name, so that both secrets can be read during the overlap.';
+        end if;
+        new_key_id := outbox_relay.key_id(add_key.secret_ref);
+    elsif add_key.secret is not null then
         perform outbox_relay.check_secret(add_key.signature, add_key.secret);
         new_secret := add_key.secret;
         if add_key.signature = 'standard-ed25519' then
             public := outbox_relay.ed25519_public_key(substring(decode(substr(new_secret, 6), 'base64') for 32));
         end if;
+    else
+        delete from outbox_relay.offered_key o
+        where o.xact = pg_current_xact_id() and o.subscription_id = add_key.subscription_id returning * into offer;
+    end if;
+    if offer.key_id is not null then
+        perform outbox_relay.check_stored(add_key.signature, null, offer.form);
+        new_key_id := offer.key_id;
+    elsif coalesce(new_secret, add_key.secret_ref) is not null then
+        null;
     elsif add_key.signature = 'standard-ed25519' then
         -- libsodium's form of a private key, which the tools of others read: the seed, then the public key.
         public := outbox_relay.ed25519_public_key(random);
@@ -2320,21 +2502,22 @@ begin
     else
         new_secret := 'whsec_' || encode(random, 'base64');
     end if;
-    new_key_id := left(encode(sha256(convert_to(new_secret, 'UTF8')), 'hex'), 16);
+    new_key_id := coalesce(new_key_id, outbox_relay.key_id(new_secret));
     begin
         -- Not now(): of two keys made in one transaction the first is the older, and signs first.
         insert into outbox.signing_key (subscription_id, key_id, algorithm, public_key, created_at)
-        values (add_key.subscription_id, new_key_id, case when public is null then 'hmac-sha256' else 'ed25519' end,
-            'whpk_' || encode(public, 'base64'), clock_timestamp());
+        values (add_key.subscription_id, new_key_id, case add_key.signature when 'standard-ed25519' then 'ed25519' else 'hmac-sha256' end,
+            coalesce(offer.public_key, 'whpk_' || encode(public, 'base64')), clock_timestamp());
     exception when unique_violation then
         raise exception using errcode = 'OB015', message = 'the subscription has or had this secret already',
             hint = 'Rotate to a secret that was not used before, or leave secret out and one is made.';
     end;
-    insert into outbox_relay.signing_secret (subscription_id, key_id, secret) values (add_key.subscription_id, new_key_id, new_secret);
+    insert into outbox_relay.signing_secret (subscription_id, key_id, secret, sealed, sealed_with, secret_ref, form)
+    values (add_key.subscription_id, new_key_id, new_secret, offer.sealed, offer.sealed_with, add_key.secret_ref, offer.form);
 end
 $$;
 
-COMMENT ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) IS 'Gives a subscription a secret and returns it with its key id.';
+COMMENT ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, secret_ref text, OUT new_secret text, OUT new_key_id text) IS 'Gives a subscription a secret and returns it with its key id.';
 
 CREATE FUNCTION outbox_relay.add_sample(epoch integer, seconds real, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint, attempt_counts bigint[], commit_counts bigint[], asynchronous boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2503,7 +2686,7 @@ select jsonb_build_object('name', s.name,
     'url', split_part(s.url, '?', 1) || case when s.url like '%?%' then '?…' || left(encode(sha256(convert_to(substr(s.url, position('?' in s.url) + 1), 'UTF8')), 'hex'), 8) else '' end,
     'event_types', s.event_types, 'filter', s.filter::text, 'headers', s.headers, 'signature', s.signature,
     'signature_header', s.signature_header, 'envelope', s.envelope, 'retry_policy', s.retry_policy, 'timeout', s.timeout::text,
-    'max_in_flight', s.max_in_flight, 'rate_limit', s.rate_limit, 'ordered', s.ordered, 'description', s.description, 'managed_by', s.managed_by)
+    'max_in_flight', s.max_in_flight, 'rate_limit', s.rate_limit, 'ordered', s.ordered, 'tls', s.tls, 'description', s.description, 'managed_by', s.managed_by)
 $$;
 
 COMMENT ON FUNCTION outbox_relay.auditable(s outbox.subscription) IS 'What an operator can change of a subscription, for the audit.';
@@ -2533,6 +2716,78 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.begin_request(token_id bigint, key text, fingerprint bytea) IS 'Whether a request with this Idempotency-Key was made before, and how it was answered.';
+
+CREATE FUNCTION outbox_relay.begin_trial() RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Limits the statements of this transaction to twice filter_timeout. A statement's own limit cannot be changed while
+-- it runs, so this is a call of its own. Called by the relay before try_filters.
+select set_config('statement_timeout', ceil(2000 * extract(epoch from s.value::interval))::text, true)
+from outbox.setting s where s.name = 'filter_timeout'
+$$;
+
+COMMENT ON FUNCTION outbox_relay.begin_trial() IS 'Limits the statements of this transaction to what try_filters may take.';
+
+CREATE FUNCTION outbox_relay.bound_subscriptions(caller name DEFAULT NULL::name) RETURNS int8multirange
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The subscriptions of the tenants that the caller is confined to; null if to none. For the policies of tables
+-- that name no tenant. A multirange is searched by halves, and as the value of an init plan it costs the planner
+-- nothing: a subquery over outbox.subscription would be charged to each of the rows that a join looks up.
+declare
+    tenants text[] := outbox_relay.bound_tenants(bound_subscriptions.caller);
+begin
+    if tenants is null then
+        return null;
+    end if;
+    return (select coalesce(range_agg(int8range(s.subscription_id, s.subscription_id, '[]')), '{}')
+            from outbox.subscription s where s.tenant_id = any (tenants));
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.bound_subscriptions(caller name) IS 'The subscriptions of the tenants that the caller is confined to; null if to none.';
+
+CREATE FUNCTION outbox_relay.bound_tenants(caller name DEFAULT NULL::name) RETURNS text[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The tenants that whoever asks is confined to; null if to none. Never an array with a null in it.
+--
+-- Judged are the user of the session, the role it has set, and the caller, which is current_user in a policy and
+-- nobody in a function with its owner's rights: if any of them is bound, or a member of a role that is, inherited or
+-- not, all are. So SET ROLE to a group that the login is a member of frees nobody, nor does a wrapper of somebody
+-- else's. Superusers and the owner of the schema are not bound: they could unbind themselves. Nor is the relay, which
+-- works for all; a request of the HTTP API is confined to its token's tenant by outbox_relay.enter in outbox.tenant,
+-- which is believed from the relay alone.
+-- Called once a statement by the policies, and by the functions that operators and producers call; never by the relay's.
+declare
+    tenants text[];
+    claimed text := nullif(current_setting('outbox.tenant', true), '');
+    relay   oid;
+begin
+    -- Where nobody is bound that is all it costs.
+    if exists (select from outbox_relay.role_tenant) then
+        relay := (select r.oid from pg_roles r where r.rolname = 'outbox_relay');
+        with recursive held (role) as (
+            select r.oid from pg_roles r
+            where r.rolname in (session_user, current_setting('role')::name, bound_tenants.caller) and not r.rolsuper
+              and r.oid <> (select n.nspowner from pg_namespace n where n.nspname = 'outbox')
+              and pg_has_role(r.oid, relay, 'member') is not true
+            union
+            select m.roleid from held h join pg_auth_members m on m.member = h.role)
+        select array_agg(distinct b.tenant_id) into tenants from held h join outbox_relay.role_tenant b on b.role = h.role;
+    end if;
+    if claimed is not null
+        and (select pg_has_role(session_user, r.oid, 'member') from pg_roles r where r.rolname = 'outbox_relay') then
+        tenants := case when tenants is null or claimed = any (tenants) then array[claimed] else '{}' end;
+    end if;
+    return tenants;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.bound_tenants(caller name) IS 'The tenants that the caller is confined to; null if to none.';
 
 CREATE FUNCTION outbox_relay.burst(rate numeric) RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2627,9 +2882,6 @@ declare
 begin
     if jsonb_typeof(headers) <> 'object' then
         raise exception using errcode = 'OB016', message = 'headers is not a JSON object', hint = 'Use {"name": "value"}.';
-    elsif (select count(*) from jsonb_object_keys(headers)) > 32 or octet_length(headers::text) > 8192 then
-        raise exception using errcode = 'OB016', message = 'headers has more than 32 entries or 8192 bytes',
-            hint = 'Many receivers refuse larger heads. Put what belongs to the event into its payload.';
     end if;
     for h in select e.key, e.value, n.name, count(*) over (partition by n.name) as times
              from jsonb_each(headers) e cross join translate(lower(e.key), '_', '-') n (name) loop
@@ -2671,6 +2923,131 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text) IS 'Refuses static headers and names of the signature''s header, with the reason.';
+
+CREATE FUNCTION outbox_relay.check_limits(before outbox.subscription, s outbox.subscription) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses what is larger than a setting allows. Only what changes is judged, column by column: a row from before
+-- a limit was lowered goes on working, and may be changed in what is not too large. before is null for a new row.
+-- Called by check_subscription.
+declare
+    header_count bigint := case when jsonb_typeof(s.headers) = 'object' then (select count(*) from jsonb_object_keys(s.headers)) else 0 end;
+    r            record;
+begin
+    for r in
+        select l.*, t.value::integer as most
+        from (values
+            ('url', 'OB010', 'bytes', 'max_url_bytes', octet_length(s.url)::bigint, s.url is distinct from before.url,
+                'Use a shorter URL: what belongs to the event goes into its payload.'),
+            ('event_types', 'OB011', 'entries', 'max_event_types', cardinality(s.event_types), s.event_types is distinct from before.event_types,
+                'Name whole families, as order.*, or make several subscriptions.'),
+            ('filter', 'OB012', 'bytes', 'max_filter_bytes', octet_length(s.filter::text), s.filter::text is distinct from before.filter::text,
+                'Let the producer put what is asked for into the type or into one field of the payload.'),
+            ('headers', 'OB016', 'entries', 'max_headers', header_count, s.headers is distinct from before.headers,
+                'Many receivers refuse larger heads. Put what belongs to the event into its payload.'),
+            ('headers', 'OB016', 'bytes', 'max_header_bytes', octet_length(s.headers::text), s.headers is distinct from before.headers,
+                'Many receivers refuse larger heads. Put what belongs to the event into its payload.'))
+            l (what, code, unit, setting, amount, changed, mend)
+        join outbox.setting t on t.name = l.setting
+        where l.changed and l.amount > t.value::integer
+        limit 1
+    loop
+        raise exception using errcode = r.code,
+            message = format('%s of %s %s is over the limit of %s (setting %s)', r.what, r.amount, r.unit, r.most, r.setting), hint = r.mend;
+    end loop;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.check_limits(before outbox.subscription, s outbox.subscription) IS 'Refuses a subscription with a URL, event_types, filter or headers beyond the settings'' limits.';
+
+CREATE FUNCTION outbox_relay.check_reference(secret_ref text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+-- Refuses what is no reference to a variable or a plain file. Whether it may be read, and is there, only a relay
+-- can know. It is not repeated: somebody may have passed the secret. Called by add_key.
+begin
+    if secret_ref !~ '^env:[A-Za-z_][A-Za-z0-9_]{0,127}$' and secret_ref !~ '^file:[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$' then
+        raise exception using errcode = 'OB015', message = 'secret_ref is no reference',
+            hint = 'Write env:NAME for a variable of the relay, as env:OUTBOXD_SECRET_ORDERS, or file:NAME for a file of its secrets.directory; NAME has no slash and does not begin with a dot.';
+    end if;
+end
+$_$;
+
+COMMENT ON FUNCTION outbox_relay.check_reference(secret_ref text) IS 'Refuses what is no reference to a secret.';
+
+CREATE FUNCTION outbox_relay.check_room(before outbox.subscription, s outbox.subscription, patterns text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses a subscription that its tenant has no room for: too many of them, too many that one event would be for,
+-- or a filter so soon after others had to be taken out. before is null for a new one; patterns are its normal ones.
+--
+-- Fan-out is judged here and not where events are made: an event is never refused or lost because of who wants it.
+-- The types that the new patterns want are judged by the worst case. A type is wanted by the subscriptions with one of
+-- the patterns above it: itself, order.line.*, order.*, *. These lie in a row, so the worst of all types is found at
+-- the patterns themselves: for each one that the new patterns cover, as many as have a pattern that covers it. No
+-- subscription is counted twice, because none of its own patterns covers another (normal_patterns).
+--
+-- Two transactions at once must not both take the last place. They meet on the tenant's row, and what is counted is
+-- counted after that. Rejected: an advisory lock, after which a repeatable read snapshot still does not see the other.
+-- Called by version_subscription, when the routes are written. Writes tenant_room.
+declare
+    added    boolean := s.active and (before.subscription_id is null or not before.active or s.event_types is distinct from before.event_types);
+    filtered boolean := s.active and s.filter is not null
+        and (before.subscription_id is null or not before.active or s.filter::text is distinct from before.filter::text);
+    most     integer := outbox_relay.limit_of('max_subscriptions_per_tenant');
+    living   bigint;
+    worst    record;
+begin
+    if filtered and (select count(*) >= 3 from outbox_relay.slow_filter f
+                     where f.tenant_id = s.tenant_id and f.found_at > now() - interval '1 hour') then
+        raise exception using errcode = 'OB072', message = format('three filters of tenant %s did not end in time within the last hour', quote_literal(s.tenant_id)),
+            hint = 'Wait for an hour, or leave the filter out: it held up everybody''s events. See setting filter_timeout.';
+    end if;
+    if before.subscription_id is not null and not added then
+        return;
+    end if;
+    -- One row version a transaction, however many subscriptions it makes.
+    insert into outbox_relay.tenant_room as t (tenant_id) values (s.tenant_id)
+    on conflict on constraint tenant_room_pkey do update set xact = pg_current_xact_id() where t.xact <> pg_current_xact_id();
+
+    select count(*) into living from outbox.subscription t where t.tenant_id = s.tenant_id and t.unsubscribed_at is null;
+    if before.subscription_id is null and living > most then
+        raise exception using errcode = 'OB070',
+            message = format('tenant %s has %s subscriptions, which is the limit (setting max_subscriptions_per_tenant)', quote_literal(s.tenant_id), most),
+            hint = 'Unsubscribe what is no longer used, or raise the limit: select outbox.set(''max_subscriptions_per_tenant'', ''…'').';
+    end if;
+    most := outbox_relay.limit_of('max_fan_out');
+    if not added or living <= most then
+        return;
+    end if;
+    with counted as materialized (
+        select r.pattern, count(*) as count from outbox_relay.route r where r.tenant_id = s.tenant_id group by r.pattern),
+    covered as (
+        select c.pattern from counted c
+        where c.pattern = any (patterns) or '*' = any (patterns) and not starts_with(c.pattern, 'outbox.')
+           or exists (select from unnest(patterns) p where right(p, 2) = '.*' and starts_with(c.pattern, left(p, -1)))),
+    above as (
+        select c.pattern, c.pattern as over from covered c
+        union
+        select c.pattern, '*' from covered c where not starts_with(c.pattern, 'outbox.')
+        union
+        select c.pattern, left(c.pattern, i) || '*' from covered c, generate_series(2, length(c.pattern) - 1) i where substr(c.pattern, i, 1) = '.')
+    select a.pattern, sum(c.count) as count into worst
+    from above a join counted c on c.pattern = a.over
+    group by a.pattern order by sum(c.count) desc limit 1;
+    if worst.count > most then
+        raise exception using errcode = 'OB071',
+            message = format('an event of type %s would be for %s active subscriptions of tenant %s, the limit is %s (setting max_fan_out)',
+                worst.pattern, worst.count, quote_literal(s.tenant_id), most),
+            hint = 'Pause or unsubscribe others, want fewer types, or raise the limit: select outbox.set(''max_fan_out'', ''…'').';
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.check_room(before outbox.subscription, s outbox.subscription, patterns text[]) IS 'Refuses a subscription that its tenant has no room for.';
 
 CREATE FUNCTION outbox_relay.check_secret(signature text, secret text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -2746,6 +3123,28 @@ $_$;
 
 COMMENT ON FUNCTION outbox_relay.check_secret(signature text, secret text) IS 'Refuses a secret that a signature profile cannot sign with.';
 
+CREATE FUNCTION outbox_relay.check_stored(signature text, secret text, form text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses a profile that a stored secret cannot sign for. Of one that cannot be read here its form is known; of
+-- one that no relay has read yet nothing is, and the relay will say. Called by add_key, and when a subscription
+-- changes its profile.
+begin
+    if check_stored.secret is not null then
+        perform outbox_relay.check_secret(check_stored.signature, check_stored.secret);
+    elsif not (case check_stored.signature
+            when 'standard' then check_stored.form = 'whsec'
+            when 'standard-ed25519' then check_stored.form = 'whsk'
+            else check_stored.form <> 'whsk' end) then
+        raise exception using errcode = 'OB015', message = format('a secret of the subscription cannot sign for the profile %s', quote_literal(check_stored.signature)),
+            hint = 'standard signs with whsec_…, standard-ed25519 with whsk_…, the others with any shared secret: make a new subscription with the other profile.';
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.check_stored(signature text, secret text, form text) IS 'Refuses a profile that a stored secret cannot sign for.';
+
 CREATE FUNCTION outbox_relay.check_subscription() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2769,9 +3168,9 @@ begin
         new.updated_at := now();
         -- Only what changes is judged: a rule that came later must not keep anybody from pausing.
         if (new.url, new.name, new.event_types, new.filter::text, new.headers, new.signature, new.signature_header, new.envelope, new.retry_policy, new.timeout,
-                new.max_in_flight, new.rate_limit, new.ordered)
+                new.max_in_flight, new.rate_limit, new.ordered, new.tls)
             is not distinct from (old.url, old.name, old.event_types, old.filter::text, old.headers, old.signature, old.signature_header, old.envelope,
-                old.retry_policy, old.timeout, old.max_in_flight, old.rate_limit, old.ordered) then
+                old.retry_policy, old.timeout, old.max_in_flight, old.rate_limit, old.ordered, old.tls) then
             return new;
         end if;
         if new.managed_by is not distinct from old.managed_by then
@@ -2788,18 +3187,10 @@ begin
             hint = 'Use a short printable name.';
     end if;
 
+    perform outbox_relay.check_limits(old, new);
+
     -- The relay judges the URL again, and the address whenever it dials.
-    bad := case
-        when new.url is null then 'is missing'
-        when octet_length(new.url) > 2048 then 'is longer than 2048 bytes'
-        when new.url !~ '^https?://' then 'does not begin with https://'
-        when new.url ~ '^http://' and not insecure then 'is not https:'
-        when new.url ~ '[\s\\[:cntrl:]]' then 'has white space, a backslash or a control character'
-        when new.url ~ '#' then 'has a fragment'
-        when new.url ~ '^https?://[^/?]*@' then 'has a user name or password'
-        when new.url !~ '^https?://(\[[0-9A-Fa-f:.]+\]|[^/?:@\[\]]+)(:[0-9]{1,5})?([/?]|$)' then 'has no valid host and port'
-        when new.url ~ '^https?://[^/?.:\[]+\.?(:[0-9]+)?([/?]|$)' then 'has a host of a single label'
-        end;
+    bad := outbox_relay.url_refusal(new.url, insecure);
     if bad is not null then
         -- The query may hold a token: it is not repeated.
         raise exception using errcode = 'OB010', message = format('url %s %s', quote_nullable(left(split_part(new.url, '?', 1), 200)), bad),
@@ -2808,8 +3199,8 @@ begin
                 else 'Use an absolute https: URL of a public host, as https://hooks.example.com/in.' end;
     end if;
 
-    if coalesce(cardinality(new.event_types), 0) not between 1 and 200 or array_ndims(new.event_types) <> 1 then
-        raise exception using errcode = 'OB011', message = 'event_types is empty or has more than 200 entries',
+    if coalesce(cardinality(new.event_types), 0) < 1 or array_ndims(new.event_types) <> 1 then
+        raise exception using errcode = 'OB011', message = 'event_types is empty',
             hint = 'Name types as order.created, order.* for everything below order, or * for all.';
     end if;
     select p into bad from unnest(new.event_types) p
@@ -2823,7 +3214,6 @@ begin
     -- expand evaluates filters for all tenants. Literals are blanked first, so that only syntax is looked at.
     path := regexp_replace(new.filter::text, '"([^"\\]|\\.)*"', '""', 'g');
     bad := case
-        when length(new.filter::text) > 2000 then 'is longer than 2000 characters'
         when path ~ '\$""' then 'uses a variable'
         when path ~ '\.(datetime|date|time|time_tz|timestamp|timestamp_tz)\(' then 'uses a date or time method'
         when path ~ '\*\*' then 'uses **'
@@ -2859,9 +3249,10 @@ begin
             hint = 'Use 0.001 to 100000 attempts a second, or null for no limit.';
     end if;
     perform outbox_relay.check_headers(new.headers, new.signature_header);
+    perform outbox_relay.check_tls(new.tls, new.url);
     if tg_op = 'UPDATE' and new.signature <> old.signature then
         -- What signs now must fit the new profile.
-        perform outbox_relay.check_secret(new.signature, x.secret)
+        perform outbox_relay.check_stored(new.signature, x.secret, x.form)
         from outbox.signing_key k join outbox_relay.signing_secret x using (subscription_id, key_id)
         where k.subscription_id = new.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
     end if;
@@ -2870,6 +3261,51 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox_relay.check_subscription() IS 'Trigger: refuses a subscription that could not be delivered to.';
+
+CREATE FUNCTION outbox_relay.check_tls(tls jsonb, url text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+-- Refuses what a subscription says of TLS if the relay could not use it, as far as SQL can know; a private key is
+-- refused with a word of its own, since it would be readable here. Called by check_subscription.
+declare
+    ca   constant text := tls ->> 'ca';
+    bad  text;
+    mend text := 'Use {"ca": PEM, "pins": ["sha256//…"], "client": "file:NAME"}, each of them if you need it.';
+begin
+    bad := case
+        when tls is null then null
+        when jsonb_typeof(tls) <> 'object' then 'is not a JSON object'
+        when tls - array['ca', 'pins', 'client'] <> '{}' then 'has a key that is none of ca, pins, client'
+        when tls = '{}' then 'is empty'
+        when check_tls.url ~ '^http://' then 'is given, and the URL is http:'
+        when tls ? 'ca' and jsonb_typeof(tls -> 'ca') <> 'string' then 'ca is not a text'
+        when ca ~ 'PRIVATE KEY' then 'ca holds a private key'
+        when ca !~ '^\s*-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----' then 'ca is not a certificate in PEM'
+        when octet_length(ca) > 65536 then 'ca is longer than 65536 bytes'
+        when tls ? 'pins' and jsonb_typeof(tls -> 'pins') <> 'array' then 'pins is not a list'
+        when tls ? 'client' and (tls ->> 'client' is null or tls ->> 'client' !~ '^file:[A-Za-z0-9][A-Za-z0-9._-]{0,99}$')
+            then 'client is not file:NAME'
+        end;
+    if bad is null and tls ? 'pins' then
+        bad := case
+            when jsonb_array_length(tls -> 'pins') not between 1 and 10 then 'pins has none or more than 10 entries'
+            when exists (select from jsonb_array_elements(tls -> 'pins') p
+                where jsonb_typeof(p.value) <> 'string' or p.value #>> '{}' !~ '^sha256//[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$')
+                then 'pins has an entry that is not sha256// and the base64 of 32 bytes'
+            end;
+        mend := 'A pin is what openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64 says, after sha256//.';
+    end if;
+    if bad is not null then
+        raise exception using errcode = 'OB019', message = format('tls %s', bad),
+            hint = case when bad = 'ca holds a private key'
+                then 'Anybody who may see the subscription would read it, and it is not needed: pass the certificate alone. If that key is in use, replace it.'
+                else mend end;
+    end if;
+end
+$_$;
+
+COMMENT ON FUNCTION outbox_relay.check_tls(tls jsonb, url text) IS 'Refuses what a subscription says of TLS if the relay could not use it.';
 
 CREATE FUNCTION outbox_relay.check_window(since timestamp with time zone, until timestamp with time zone) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -2886,7 +3322,7 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.check_window(since timestamp with time zone, until timestamp with time zone) IS 'Refuses a window that ends before it begins.';
 
-CREATE FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) RETURNS TABLE(event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamp with time zone, traceparent text, subscription_id bigint, version bigint, attempts integer, cause text, next_due_at timestamp with time zone, more boolean)
+CREATE FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean, byte_limit bigint DEFAULT 67108864) RETURNS TABLE(event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamp with time zone, traceparent text, subscription_id bigint, version bigint, attempts integer, cause text, next_due_at timestamp with time zone, more boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -2905,6 +3341,8 @@ CREATE FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_m
 --   admit    what each of them may be given: room, and where there is one, rate limit and circuit
 --   pick     so many of each, the highest priority and then the longest due first; their rows are locked
 --   sort out what is too old is given up, what is not the first of its ordering key is parked
+--   weigh    no more than byte_limit, in bytes of payload as text, but one at least; a payload that cannot be written
+--            within bounds (payload_text) is given up
 --   lease    the rest
 --
 -- Each step is a statement of its own, because the judgement of an ordering key needs a snapshot taken after
@@ -3069,6 +3507,26 @@ begin
     end if;
 
     for r in
+        select w.nth, w.id, w.seq, w.bytes is null as vast
+        from (select p.nth, p.id, p.seq, b.bytes, sum(b.bytes) over (order by p.nth) - b.bytes as before
+              from unnest(picked.ids, picked.seqs) with ordinality p (id, seq, nth)
+              cross join lateral (
+                  select case when pg_column_size(e.payload) < 400 then octet_length(e.payload::text)
+                         else octet_length(outbox_relay.payload_text(e.payload)) end as bytes
+                  from outbox.event e where e.event_seq = p.seq offset 0) b
+              where p.id is not null) w
+        where w.bytes is null or w.before > 0 and w.before + w.bytes > byte_limit
+    loop
+        if r.vast then
+            perform outbox_relay.give_up(r.id, r.seq, 'the payload as JSON text is over eight times max_payload_bytes');
+        else
+            more := true;
+        end if;
+        picked.ids[r.nth] := null;
+        next_due_at := now();
+    end loop;
+
+    for r in
         with leased as (
             update outbox_relay.queue q
             set state = 'leased', epoch = claim.epoch, next_attempt_at = null, updated_at = now()
@@ -3096,7 +3554,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) IS 'Leases deliveries that wait and are due, fairly among subscriptions.';
+COMMENT ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean, byte_limit bigint) IS 'Leases deliveries that wait and are due, fairly among subscriptions.';
 
 CREATE FUNCTION outbox_relay.close_session(sha256 bytea) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER
@@ -3133,6 +3591,60 @@ from coarse c;
 $$;
 
 COMMENT ON FUNCTION outbox_relay.compact_samples() IS 'Makes old samples few.';
+
+CREATE FUNCTION outbox_relay.confine() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Makes the policies that are missing, so that who is bound to tenants sees their rows alone, and lets the views
+-- over such tables run with the rights of who reads them. What is there is left alone: each of these statements needs
+-- its table for itself. To change a policy, drop it in a migration.
+--
+-- The owner is not subject to policies, so the relay's functions plan and run as if there were none. Null means that
+-- the caller is not bound, and coalesce rather than "is null or" because the planner takes the one for every second row
+-- and the other for one in two hundred, and then joins as if there were hardly any.
+-- outbox.event has its policy, but not yet its row level security: COPY into a table that has it is refused, to
+-- everybody but its owner. outbox.bind_role switches it on.
+-- Called by migrate and by outbox.bind_role.
+declare
+    by_tenant constant text := 'coalesce(tenant_id = any ((select outbox_relay.bound_tenants(current_user))::text[]), true)';
+    -- What is nobody's is not theirs.
+    by_tenant_or_all constant text := 'coalesce(coalesce(tenant_id, '''') = any ((select outbox_relay.bound_tenants(current_user))::text[]), true)';
+    by_subscription constant text := 'coalesce((select outbox_relay.bound_subscriptions(current_user)) @> subscription_id, true)';
+    p record;
+    seen_through text;
+begin
+    for p in
+        select v.place::regclass as place, v.rule, c.relrowsecurity as is_on,
+               exists (select from pg_policy y where y.polrelid = c.oid and y.polname = 'own_tenant') as is_made
+        from (values
+            ('outbox.event', by_tenant), ('outbox.subscription', by_tenant), ('outbox_relay.role_tenant', by_tenant),
+            ('outbox.audit', by_tenant_or_all), ('outbox.token', by_tenant_or_all),
+            ('outbox.subscription_health', by_subscription), ('outbox.signing_key', by_subscription),
+            ('outbox.stopped_key', by_subscription), ('outbox.attempt', by_subscription),
+            ('outbox_relay.queue', by_subscription), ('outbox_relay.finished', by_subscription)) v (place, rule)
+        join pg_class c on c.oid = v.place::regclass
+    loop
+        if not p.is_made then
+            execute format('create policy own_tenant on %s using (%s)', p.place, p.rule);
+            execute format('comment on policy own_tenant on %s is ''Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.''', p.place);
+        end if;
+        if not p.is_on and p.place <> 'outbox.event'::regclass then
+            execute format('alter table %s enable row level security', p.place);
+        end if;
+    end loop;
+    -- Without it, in PostgreSQL 14, a view shows what its owner may see, and outbox.bind_role refuses.
+    if current_setting('server_version_num')::integer >= 150000 then
+        foreach seen_through in array array['outbox.delivery', 'outbox.role_binding'] loop
+            if not coalesce('security_invoker=true' = any ((select c.reloptions from pg_class c where c.oid = seen_through::regclass)::text[]), false) then
+                execute format('alter view %s set (security_invoker = true)', seen_through);
+            end if;
+        end loop;
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.confine() IS 'Makes the policies by which a role that is bound to tenants sees their rows alone.';
 
 CREATE FUNCTION outbox_relay.dead_lettered(subscription_ids bigint[], event_seqs bigint[], ordering_keys text[]) RETURNS boolean
     LANGUAGE plpgsql
@@ -3277,7 +3789,8 @@ CREATE FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval,
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- Who holds this credential (kind token: a token; kind session: a console's cookie), given by its SHA-256;
--- no row if nobody does. From here on the transaction acts in that name: see outbox_relay.actor.
+-- no row if nobody does. From here on the transaction acts in that name, see outbox_relay.actor, and is confined to
+-- the token's tenant, see outbox_relay.bound_tenants.
 -- A session ends when nothing was done for idle_limit, after twelve hours, and with its token. With touch false
 -- (what the console asks by itself) being here does not count as doing something.
 -- Called by the HTTP API twice a request: with touch in a transaction of its own, so that no request holds these
@@ -3296,6 +3809,7 @@ begin
         return;
     end if;
     perform set_config('outbox.actor', format('token %s', t.token_id) || coalesce(' (' || t.description || ')', ''), true);
+    perform set_config('outbox.tenant', coalesce(t.tenant_id, ''), true);
     if enter.touch then
         -- To the minute, and not if somebody else is at it: a request waits for no other.
         update outbox.token k set last_used_at = now()
@@ -3313,7 +3827,7 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) IS 'Who holds a credential of the HTTP API; the transaction acts in that name from then on.';
 
-CREATE FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) RETURNS TABLE(event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamp with time zone, traceparent text, subscription_ids bigint[], versions bigint[], expanded integer, queued integer, more boolean, prioritised boolean)
+CREATE FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[] DEFAULT '{}'::bigint[], byte_limit bigint DEFAULT 67108864) RETURNS TABLE(event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamp with time zone, traceparent text, subscription_ids bigint[], versions bigint[], expanded integer, queued integer, more boolean, prioritised boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -3355,7 +3869,12 @@ CREATE FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_li
 --
 -- With skip_filters no filter is evaluated: whoever has one gets a dead letter that says so. The relay
 -- asks for that, for a single event, after a batch of one has failed: a filter that takes for ever on
--- some payload must not stop everybody else.
+-- some payload must not stop everybody else. slow_versions are subscriptions whose filters outbox_relay.try_filters has
+-- found not to end: they get a dead letter for the events of this call, and are disabled in the same transaction, so
+-- that nothing lies between. With three of a tenant none of its filters is evaluated.
+--
+-- No more than byte_limit is leased, counted in bytes of payload as text for each lease, but one at least; what goes
+-- beyond is queued. A payload that cannot be written within bounds (payload_text) is given up.
 --
 -- Rejected: a flag or a pending table with SKIP LOCKED (3 to 7 thousand events/s on the plan that stale
 -- statistics give, 2 dead rows an event; this walk: 45 to 80 thousand, none). A high-water mark of
@@ -3375,6 +3894,12 @@ declare
     batch_end     bigint;
     new_id        bigint;
     began_seq     bigint;
+    slow_tenants  text[] := '{}';
+    bytes_left    bigint := byte_limit;
+    fitting       integer;             -- leases of an event that bytes are left for
+    beyond_ids    bigint[] := '{}';     -- leased in vain: no bytes left
+    beyond_seqs   bigint[] := '{}';
+    vast          bigint[] := '{}';     -- events that cannot be written
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -3401,6 +3926,11 @@ begin
     end if;
     select c.seen, case when not opened then c.target end as target, case when not opened then c.position end as position into began_at;
 
+    if slow_versions <> '{}' then
+        slow_tenants := array(select v.tenant_id from outbox_relay.subscription_version v
+                              where v.version = any (slow_versions) group by v.tenant_id having count(*) >= 3);
+    end if;
+
     for r in
         with batch as materialized (
             select * from (
@@ -3419,7 +3949,8 @@ begin
         matched as materialized (
             select b.event_seq, b.priority, b.deliver_at, m.subscription_id, m.version, m.max_in_flight, m.paced,
                    case when m.ordered then outbox_relay.queue_key(b.ordering_key) end as ordering_key,
-                   b.deliver_at is null or b.deliver_at <= now() as due, m.filter is not null and expand.skip_filters as undecided
+                   b.deliver_at is null or b.deliver_at <= now() as due, m.filter is not null
+                       and (expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants)) as undecided
             from batch b
             cross join lateral (
                 -- order.line.created is wanted as itself, as order.line.*, order.* and *; outboxd's own types not as *
@@ -3430,7 +3961,7 @@ begin
                 -- offset 0 keeps this a look-up by the primary key, whatever the statistics say
                 select m.* from outbox_relay.route m where m.tenant_id = b.tenant_id and m.pattern = p.pattern offset 0) m
             where b.addressed_to is null
-              and (m.filter is null or expand.skip_filters
+              and (m.filter is null or expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants)
                   or coalesce(jsonb_path_query_first(b.payload, m.filter, '{}', true) not in ('false', 'null'), false))),
         keyed as (
             select k.subscription_id, k.event_seq, row_number() over (partition by k.subscription_id, k.ordering_key order by k.event_seq) > 1 as parked,
@@ -3463,13 +3994,14 @@ begin
             select subscription_id, event_seq, now(), 0, 'dead_letter', 'the filter could not be evaluated in time'
             from placed where undecided
             returning subscription_id, event_seq)
-        select b.event_seq, b.event_id, b.tenant_id, b.type, b.payload::text as payload, b.occurred_at,
+        (select b.event_seq, b.event_id, b.tenant_id, b.type, b.payload, b.occurred_at,
                b.metadata ->> 'traceparent' as traceparent, l.subscription_ids, l.versions,
                null::integer as expanded, null::integer as queued, null::bigint as batch_end, null::pg_snapshot as matched_under,
                null::bigint[] as dead_ids, null::bigint[] as dead_seqs
         from batch b
         join (select event_seq, array_agg(subscription_id) as subscription_ids, array_agg(version) as versions
               from placed where leased group by event_seq) l using (event_seq)
+        order by b.priority desc, b.event_seq)
         union all
         select null, null, null, null, null, null, null, null, null,
                (select count(*) from batch), (select count(*) from placed where not leased and not undecided and not shut and not parked),
@@ -3477,9 +4009,31 @@ begin
                (select array_agg(subscription_id) from given_up), (select array_agg(event_seq) from given_up)
     loop
         if r.event_seq is not null then
-            event_seq := r.event_seq; event_id := r.event_id; tenant_id := r.tenant_id; type := r.type; payload := r.payload;
+            event_seq := r.event_seq; event_id := r.event_id; tenant_id := r.tenant_id; type := r.type;
             occurred_at := r.occurred_at; traceparent := r.traceparent; subscription_ids := r.subscription_ids; versions := r.versions;
-            return next;
+            if bytes_left <= 0 then
+                fitting := 0;
+            else
+                payload := case when pg_column_size(r.payload) < 400 then r.payload::text else outbox_relay.payload_text(r.payload) end;
+                if payload is null then
+                    vast := vast || event_seq;
+                    continue;
+                end if;
+                fitting := least(bytes_left / greatest(octet_length(payload), 1), cardinality(subscription_ids));
+                if bytes_left = byte_limit then
+                    fitting := greatest(fitting, 1);
+                end if;
+            end if;
+            if fitting < cardinality(subscription_ids) then
+                beyond_ids := beyond_ids || subscription_ids[fitting + 1:];
+                beyond_seqs := beyond_seqs || array_fill(event_seq, array[cardinality(subscription_ids) - fitting]);
+                subscription_ids := subscription_ids[:fitting];
+                versions := versions[:fitting];
+            end if;
+            if fitting > 0 then
+                bytes_left := bytes_left - cardinality(subscription_ids) * octet_length(payload)::bigint;
+                return next;
+            end if;
         else
             expanded := r.expanded; queued := r.queued; batch_end := r.batch_end; matched_under := r.matched_under;
             if r.dead_ids is not null then
@@ -3487,6 +4041,20 @@ begin
             end if;
         end if;
     end loop;
+    if slow_versions <> '{}' then
+        perform outbox_relay.take_out(slow_versions, batch_end);
+    end if;
+    if beyond_ids <> '{}' then
+        update outbox_relay.queue q set state = 'pending', epoch = null, next_attempt_at = now()
+        from unnest(beyond_ids, beyond_seqs) b (subscription_id, event_seq)
+        where q.subscription_id = b.subscription_id and q.event_seq = b.event_seq;
+        queued := queued + cardinality(beyond_ids);
+    end if;
+    if vast <> '{}' then
+        perform outbox_relay.give_up(q.subscription_id, q.event_seq, 'the payload as JSON text is over eight times max_payload_bytes')
+        from outbox_relay.queue q join unnest(vast) v (event_seq) using (event_seq)
+        where q.epoch = expand.epoch;
+    end if;
 
     -- A target that an earlier call opened says nothing of what was committed since: look again.
     more := expanded = event_limit or not opened;
@@ -3535,7 +4103,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) IS 'Turns the next events of the log into deliveries, leased to the caller as far as it has room.';
+COMMENT ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[], byte_limit bigint) IS 'Turns the next events of the log into deliveries, leased to the caller as far as it has room.';
 
 CREATE FUNCTION outbox_relay.expanded_before(xact xid8, event_seq bigint, seen pg_snapshot, target pg_snapshot, "position" bigint, floor_seq bigint) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3763,6 +4331,16 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.judge_environment(epoch integer) IS 'Holds a relay that is configured for another environment or faces a restored database.';
 
+CREATE FUNCTION outbox_relay.key_id(secret text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- What a secret is known by; the same in src/secrets/rules.rs. 64 bits of the hash of 256 random ones tell nothing.
+select left(encode(sha256(convert_to(secret, 'UTF8')), 'hex'), 16)
+$$;
+
+COMMENT ON FUNCTION outbox_relay.key_id(secret text) IS 'The id of a secret: the first 16 hex digits of its SHA-256.';
+
 CREATE FUNCTION outbox_relay.latency_bounds_ms() RETURNS double precision[]
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3796,6 +4374,16 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.lift_stop(subscription_id bigint, event_seq bigint) IS 'Lets a stopped ordering key go on.';
 
+CREATE FUNCTION outbox_relay.limit_of(name text) RETURNS integer
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- A setting that is a number. Called by what refuses more than that.
+select s.value::integer from outbox.setting s where s.name = limit_of.name
+$$;
+
+COMMENT ON FUNCTION outbox_relay.limit_of(name text) IS 'A setting that is a number.';
+
 CREATE FUNCTION outbox_relay.live_epochs() RETURNS SETOF integer
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3810,19 +4398,23 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.live_epochs() IS 'The relays that live.';
 
-CREATE FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) RETURNS TABLE(subscription_id bigint, version bigint, tenant_id text, url text, headers text, signature text, signature_header text, envelope text, timeout_ms integer, key_ids text[], secrets text[], expire_ats timestamp with time zone[])
+CREATE FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) RETURNS TABLE(subscription_id bigint, version bigint, tenant_id text, url text, headers text, signature text, signature_header text, envelope text, tls text, timeout_ms integer, key_ids text[], secrets text[], sealed bytea[], sealed_with text[], secret_refs text[], expire_ats timestamp with time zone[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
--- What a relay must know of subscriptions to send for them, with their live secrets, oldest first.
+-- What a relay must know of subscriptions to send for them, with their live secrets, oldest first, each in the
+-- form in which it is stored.
 -- Called by the relay when a lease names a version it does not hold.
-select s.subscription_id, s.version, s.tenant_id, s.url, s.headers::text, s.signature, s.signature_header, s.envelope,
+select s.subscription_id, s.version, s.tenant_id, s.url, s.headers::text, s.signature, s.signature_header, s.envelope, s.tls::text,
        (extract(epoch from coalesce(s.timeout, (select value::interval from outbox.setting where name = 'default_timeout'))) * 1000)::integer,
-       coalesce(k.key_ids, '{}'), coalesce(k.secrets, '{}'), coalesce(k.expire_ats, '{}')
+       coalesce(k.key_ids, '{}'), coalesce(k.secrets, '{}'), coalesce(k.sealed, '{}'), coalesce(k.sealed_with, '{}'), coalesce(k.secret_refs, '{}'), coalesce(k.expire_ats, '{}')
 from outbox.subscription s
 left join lateral (
     select array_agg(k.key_id order by k.created_at, k.key_id) as key_ids,
            array_agg(x.secret order by k.created_at, k.key_id) as secrets,
+           array_agg(x.sealed order by k.created_at, k.key_id) as sealed,
+           array_agg(x.sealed_with order by k.created_at, k.key_id) as sealed_with,
+           array_agg(x.secret_ref order by k.created_at, k.key_id) as secret_refs,
            array_agg(k.expires_at order by k.created_at, k.key_id) as expire_ats
     from outbox.signing_key k
     join outbox_relay.signing_secret x using (subscription_id, key_id)
@@ -3988,6 +4580,35 @@ CREATE FUNCTION outbox_relay.matches(type text, payload jsonb, patterns text[], 
 
 COMMENT ON FUNCTION outbox_relay.matches(type text, payload jsonb, patterns text[], filter jsonpath) IS 'Whether patterns and filter want an event.';
 
+CREATE FUNCTION outbox_relay.name_key(subscription_id bigint, key_id text, true_key_id text, form text, public_key text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+-- Gives a key that is kept by reference the id of the secret that a relay has read, and what else is public of it.
+-- False if another relay was first, or the subscription has that secret under another key, which keeps the id.
+-- Attempts are logged under the true id from the first on. Called by relays.
+begin
+    if not exists (select from outbox_relay.signing_secret x
+            where x.subscription_id = name_key.subscription_id and x.key_id = name_key.key_id and x.secret_ref is not null)
+       or (name_key.true_key_id <> name_key.key_id and exists (select from outbox.signing_key k
+            where k.subscription_id = name_key.subscription_id and k.key_id = name_key.true_key_id)) then
+        return false;
+    end if;
+    update outbox.signing_key k
+    set key_id = name_key.true_key_id,
+        public_key = case when k.algorithm = 'ed25519' then name_key.public_key end
+    where k.subscription_id = name_key.subscription_id and k.key_id = name_key.key_id;
+    update outbox_relay.signing_secret x set form = name_key.form
+    where x.subscription_id = name_key.subscription_id and x.key_id = name_key.true_key_id and x.form is distinct from name_key.form;
+    return true;
+exception when unique_violation then
+    return false;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.name_key(subscription_id bigint, key_id text, true_key_id text, form text, public_key text) IS 'Gives a key kept by reference the id of the secret that a relay has read.';
+
 CREATE FUNCTION outbox_relay.normal_patterns(event_types text[]) RETURNS text[]
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4003,6 +4624,37 @@ where not exists (
 $$;
 
 COMMENT ON FUNCTION outbox_relay.normal_patterns(event_types text[]) IS 'Event type patterns without those that another covers.';
+
+CREATE FUNCTION outbox_relay.offer_for(subscription_id bigint, tenant_id text) RETURNS TABLE(id bigint, signature text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- What the daemon seals a secret for: the subscription and its profile, or without one the id that a new one will
+-- have. No row if the tenant has none of that id. Called by the HTTP API before it makes an offer.
+begin
+    if offer_for.subscription_id is null then
+        return query select nextval(pg_get_serial_sequence('outbox.subscription', 'subscription_id')), null::text;
+    else
+        return query select s.subscription_id, s.signature from outbox.subscription s
+        where s.subscription_id = offer_for.subscription_id and (offer_for.tenant_id is null or s.tenant_id = offer_for.tenant_id);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.offer_for(subscription_id bigint, tenant_id text) IS 'What the daemon seals a secret for.';
+
+CREATE FUNCTION outbox_relay.offer_key(subscription_id bigint, key_id text, form text, public_key text, sealed bytea, sealed_with text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Hands a sealed secret to outbox.subscribe or outbox.rotate_secret, called later in this transaction in the name
+-- and role of whoever asks: what they could not give themselves, since a key id that is not the secret's, or an
+-- id of a subscription yet to come, would be theirs to choose. Called by the HTTP API.
+insert into outbox_relay.offered_key (subscription_id, key_id, form, public_key, sealed, sealed_with)
+values (offer_key.subscription_id, offer_key.key_id, offer_key.form, offer_key.public_key, offer_key.sealed, offer_key.sealed_with)
+$$;
+
+COMMENT ON FUNCTION outbox_relay.offer_key(subscription_id bigint, key_id text, form text, public_key text, sealed bytea, sealed_with text) IS 'Hands a sealed secret to outbox.subscribe or outbox.rotate_secret.';
 
 CREATE FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -4083,6 +4735,51 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.park_behind(subscription_id bigint, event_seq bigint, ordering_key text) IS 'Lets a due delivery wait while another one of its ordering key goes before it.';
+
+CREATE FUNCTION outbox_relay.payload_text(payload jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+-- A payload as it is sent, or null if that is beyond all bounds: a number such as 1e131071 takes ten bytes in jsonb
+-- and 131072 as text, so that a small payload can be written into more than PostgreSQL lets a value be, and
+-- nothing interrupts it for seconds. Eight times max_payload_bytes is more than an honest payload reaches: the
+-- dearest of texts is \u0001 for one byte.
+--
+-- What is larger than 2000 bytes is weighed before it is written: its parts one by one, and of a large part the
+-- numbers that could be long (a walk, four times as dear as writing it). Small ones are written as they are.
+-- Called by expand and claim for what is not small.
+declare
+    most    constant bigint := 8 * outbox_relay.limit_of('max_payload_bytes')::bigint;
+    weight  bigint := 0;
+    part    jsonb;
+    n       jsonb;
+    written text;
+begin
+    if pg_column_size(payload #> '{}') > 2000 then
+        for part in select e.value from jsonb_array_elements(case when jsonb_typeof(payload) = 'array' then payload else '[]' end) e
+                    union all
+                    select o.value from jsonb_each(case when jsonb_typeof(payload) = 'object' then payload else '{}' end) o loop
+            if jsonb_typeof(part) = 'number' or jsonb_typeof(part) in ('array', 'object') and pg_column_size(part) <= 2000 then
+                weight := weight + octet_length(part::text);
+            elsif jsonb_typeof(part) in ('array', 'object') then
+                for n in select jsonb_path_query(part, 'strict $.** ? (@ > 1e300 || @ < -1e300 || @ > -1e-300 && @ < 1e-300)', '{}', true) loop
+                    weight := weight + octet_length(n::text);
+                    exit when weight > most;
+                end loop;
+            end if;
+            if weight > most then
+                return null;
+            end if;
+        end loop;
+    end if;
+    written := payload::text;
+    return case when octet_length(written) <= most then written end;
+exception when program_limit_exceeded or statement_too_complex or out_of_memory or internal_error then
+    return null;
+end
+$_$;
+
+COMMENT ON FUNCTION outbox_relay.payload_text(payload jsonb) IS 'A payload as it is sent, or null if that is beyond all bounds.';
 
 CREATE FUNCTION outbox_relay.quantile_ms(counts bigint[], share double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE
@@ -4175,14 +4872,15 @@ begin
                 d.rate_limit := (w ->> 'rate_limit')::numeric;
                 d.ordered := coalesce((w ->> 'ordered')::boolean, false);
                 d.description := w ->> 'description';
+                d.tls := w -> 'tls';
                 select t.* into s from outbox.subscription t
                 where t.tenant_id = d.tenant_id and t.name = d.name and t.unsubscribed_at is null for no key update;
                 if not found then
                     select n.subscription_id into made
-                    from outbox.subscribe(d.url, d.event_types, tenant_id => d.tenant_id, name => d.name, secret => w ->> 'secret',
+                    from outbox.subscribe(d.url, d.event_types, tenant_id => d.tenant_id, name => d.name, secret => w ->> 'secret', secret_ref => w ->> 'secret_ref',
                         filter => d.filter::text, headers => d.headers, signature => d.signature, signature_header => d.signature_header,
                         envelope => d.envelope, retry_policy => d.retry_policy, timeout => d.timeout, max_in_flight => d.max_in_flight,
-                        rate_limit => d.rate_limit, ordered => d.ordered, description => d.description) n;
+                        rate_limit => d.rate_limit, ordered => d.ordered, description => d.description, tls => d.tls) n;
                     update outbox.subscription t set managed_by = 'configuration' where t.subscription_id = made;
                     did := did || array['created', d.tenant_id, d.name, null];
                     continue;
@@ -4195,9 +4893,15 @@ begin
                     did := did || array['taken over', d.tenant_id, d.name, null];
                 end if;
 
-                key := left(encode(sha256(convert_to(w ->> 'secret', 'UTF8')), 'hex'), 16);
-                if not exists (select from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key
-                        and k.expires_at is null and k.revoked_at is null) then
+                if w ? 'secret_ref' then
+                    key := (select x.key_id from outbox_relay.signing_secret x
+                        where x.subscription_id = s.subscription_id and x.secret_ref = w ->> 'secret_ref' order by x.key_id limit 1);
+                else
+                    key := outbox_relay.key_id(w ->> 'secret');
+                end if;
+                if not exists (select from outbox.signing_key k join outbox_relay.signing_secret x using (subscription_id, key_id)
+                        where k.subscription_id = s.subscription_id and k.key_id = key and k.expires_at is null and k.revoked_at is null
+                          and x.secret_ref is not distinct from w ->> 'secret_ref') then
                     changed := 'secret';
                     -- It may be one that was used before.
                     delete from outbox.signing_key k where k.subscription_id = s.subscription_id and k.key_id = key;
@@ -4209,7 +4913,7 @@ begin
                     -- No other goes on under a new profile, which it may not fit; else those that rotate_secret has room for.
                     update outbox.signing_key k set revoked_at = now()
                     where k.subscription_id = s.subscription_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())
-                      and k.key_id <> key
+                      and k.key_id is distinct from key
                       and k.key_id not in (
                         select n.key_id from outbox.signing_key n
                         where n.subscription_id = s.subscription_id and n.revoked_at is null and (n.expires_at is null or n.expires_at > now())
@@ -4217,25 +4921,25 @@ begin
                     revoked := found;
                 end if;
                 if (s.url, s.event_types, s.filter::text, s.headers, s.signature, s.signature_header, s.envelope, s.retry_policy, s.timeout,
-                        s.max_in_flight, s.rate_limit, s.ordered, s.description, s.managed_by)
+                        s.max_in_flight, s.rate_limit, s.ordered, s.description, s.tls, s.managed_by)
                     is distinct from (d.url, d.event_types, d.filter::text, d.headers, d.signature, d.signature_header, d.envelope, d.retry_policy,
-                        d.timeout, d.max_in_flight, d.rate_limit, d.ordered, d.description, 'configuration') then
+                        d.timeout, d.max_in_flight, d.rate_limit, d.ordered, d.description, d.tls, 'configuration') then
                     update outbox.subscription t
                     set url = d.url, event_types = d.event_types, filter = d.filter, headers = d.headers, signature = d.signature,
                         signature_header = d.signature_header, envelope = d.envelope, retry_policy = d.retry_policy, timeout = d.timeout,
-                        max_in_flight = d.max_in_flight, rate_limit = d.rate_limit, ordered = d.ordered, description = d.description,
+                        max_in_flight = d.max_in_flight, rate_limit = d.rate_limit, ordered = d.ordered, description = d.description, tls = d.tls,
                         managed_by = 'configuration'
                     where t.subscription_id = s.subscription_id;
                 end if;
                 if changed is not null then
-                    perform outbox.rotate_secret(s.subscription_id, secret => w ->> 'secret');
+                    perform outbox.rotate_secret(s.subscription_id, secret => w ->> 'secret', secret_ref => w ->> 'secret_ref');
                 end if;
                 -- Names of columns, never values.
                 changed := concat_ws(', ', changed, (
                     select string_agg(o.key, ', ' order by o.key)
                     from jsonb_each(to_jsonb(s)) o join jsonb_each(to_jsonb(d)) n on n.key = o.key and n.value <> o.value
                     where o.key in ('url', 'event_types', 'filter', 'headers', 'signature', 'signature_header', 'envelope', 'retry_policy', 'timeout',
-                        'max_in_flight', 'rate_limit', 'ordered', 'description')), case when revoked then 'old secrets revoked' end);
+                        'max_in_flight', 'rate_limit', 'ordered', 'description', 'tls')), case when revoked then 'old secrets revoked' end);
                 if changed <> '' then
                     did := did || array['changed', d.tenant_id, d.name, changed];
                 end if;
@@ -4462,6 +5166,19 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) IS 'Records the results of attempts: appended to the log, and the delivery''s state while the lease holds.';
 
+CREATE FUNCTION outbox_relay.refuse_bound() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Keeps whoever is bound to some tenants from changing what all of them use. Before a statement.
+begin
+    perform outbox_relay.require_all_tenants();
+    return null;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.refuse_bound() IS 'Trigger: what all tenants use is not for one of them to change.';
+
 CREATE FUNCTION outbox_relay.refuse_event() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4488,7 +5205,7 @@ begin
             hint = 'RFC 3339, which receivers read, writes the years 1 to 9999; leave occurred_at out for now().';
     else
         raise exception using errcode = 'OB003',
-            message = format('payload of %s bytes is over the limit of %s', pg_column_size(new.payload #> '{}'),
+            message = format('payload of %s bytes is over the limit of %s (setting max_payload_bytes)', pg_column_size(new.payload #> '{}'),
                 (select value from outbox.setting where name = 'max_payload_bytes')),
             hint = 'Send a reference to large content, or raise the limit: select outbox.set(''max_payload_bytes'', ''…'').';
     end if;
@@ -4638,7 +5355,8 @@ begin
             select v.tenant_id, v.addressed_to, v.priority, case when s.ordered then outbox_relay.queue_key(v.ordering_key) end as ordering_key,
                    outbox_relay.expanded_before(v.xact, v.event_seq, c.seen, c.target, c.position, c.floor_seq) as expanded into e
             from outbox.event v, lateral (select * from outbox_relay.cursor order by cursor_id desc limit 1) c
-            where v.event_seq = replay_one.event_seq;
+            where v.event_seq = replay_one.event_seq
+              and (v.tenant_id = s.tenant_id or outbox_relay.bound_tenants() is null);     -- or it tells that the event is there
             if not found then
                 raise exception using errcode = 'OB021', message = format('there is no event %s', coalesce(replay_one.event_seq::text, 'null')),
                     hint = 'Its segment may have been dropped, see the setting retention.';
@@ -4663,6 +5381,21 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.replay_one(subscription_id bigint, event_seq bigint, tenant_id text) IS 'Sends one event to one subscription again, now.';
 
+CREATE FUNCTION outbox_relay.require_all_tenants() RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses what is about all tenants to whoever is bound to some. Called first by each function that is.
+begin
+    if outbox_relay.bound_tenants() is not null then
+        raise exception using errcode = 'OB080', message = 'this is about all tenants, and the role is bound to some',
+            hint = 'Ask somebody whose role outbox.bind_role has not bound; see docs/tenants.md.';
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.require_all_tenants() IS 'Refuses what is about all tenants to whoever is bound to some.';
+
 CREATE FUNCTION outbox_relay.require_read_committed() RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4685,12 +5418,14 @@ CREATE FUNCTION outbox_relay.require_subscription(subscription_id bigint, tenant
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- The subscription, locked for change; raises if there is none, or if a tenant is named that it does
--- not belong to. Every operator function begins here; a change of one that was unsubscribed is refused by the
+-- not belong to. To who is bound to tenants, those of others do not exist, and are not locked. Every operator function begins here; a change of one that was unsubscribed is refused by the
 -- trigger on outbox.subscription.
 declare
-    s outbox.subscription;
+    s     outbox.subscription;
+    bound constant text[] := outbox_relay.bound_tenants();
 begin
-    select * into s from outbox.subscription t where t.subscription_id = require_subscription.subscription_id for no key update;
+    select * into s from outbox.subscription t
+    where t.subscription_id = require_subscription.subscription_id and coalesce(t.tenant_id = any (bound), true) for no key update;
     if not found then
         raise exception using errcode = 'OB020', message = format('there is no subscription %s', coalesce(require_subscription.subscription_id::text, 'null')),
             hint = 'See select subscription_id, tenant_id, name from outbox.subscription.';
@@ -4703,6 +5438,24 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.require_subscription(subscription_id bigint, tenant_id text) IS 'A subscription locked for change, or an error that says why not.';
+
+CREATE FUNCTION outbox_relay.require_tenant(tenant_id text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses to act for a tenant that the caller is not bound to; null, which is all, is none of them.
+-- Called by what makes something for a tenant; outbox_relay.require_subscription does the same for what is there.
+declare
+    bound text[] := outbox_relay.bound_tenants();
+begin
+    if not coalesce(require_tenant.tenant_id, '') = any (bound) then
+        raise exception using errcode = 'OB022', message = 'tenant mismatch',
+            hint = format('This role is bound to %s: name it, as tenant_id => %L.', array_to_string(bound, ', '), coalesce(bound[1], ''));
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.require_tenant(tenant_id text) IS 'Refuses to act for a tenant that the caller is not bound to.';
 
 CREATE FUNCTION outbox_relay.require_unmanaged(s outbox.subscription) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -4798,6 +5551,55 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.ring() IS 'Trigger: wakes the relay that sleeps.';
 
+CREATE FUNCTION outbox_relay.seal(subscription_id bigint, key_id text, was_sha256 bytea, sealed bytea, sealed_with text, form text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+-- Puts a sealed secret in the place of what was read there, which is known by its hash; false if it has changed
+-- meanwhile, as when another relay was first. Called by relays and outboxd seal.
+begin
+    update outbox_relay.signing_secret x
+    set secret = null, sealed = seal.sealed, sealed_with = seal.sealed_with, form = seal.form
+    where x.subscription_id = seal.subscription_id and x.key_id = seal.key_id
+      and sha256(coalesce(x.sealed, convert_to(x.secret, 'UTF8'))) = seal.was_sha256;
+    return found;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.seal(subscription_id bigint, key_id text, was_sha256 bytea, sealed bytea, sealed_with text, form text) IS 'Puts a sealed secret in the place of what was read there.';
+
+CREATE FUNCTION outbox_relay.sealed_otherwise(current text, after_subscription_id bigint, after_key_id text, most integer) RETURNS TABLE(subscription_id bigint, key_id text, sealed bytea, sealed_with text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Secrets that are sealed with another key than the current one, behind the place given. By outboxd seal --rekey.
+select x.subscription_id, x.key_id, x.sealed, x.sealed_with
+from outbox_relay.signing_secret x
+where (x.subscription_id, x.key_id) > (sealed_otherwise.after_subscription_id, sealed_otherwise.after_key_id)
+  and x.sealed_with <> sealed_otherwise.current
+order by x.subscription_id, x.key_id limit sealed_otherwise.most
+$$;
+
+COMMENT ON FUNCTION outbox_relay.sealed_otherwise(current text, after_subscription_id bigint, after_key_id text, most integer) IS 'Secrets that are sealed with another key than the current one.';
+
+CREATE FUNCTION outbox_relay.secret_counts() RETURNS TABLE(form text, detail text, count bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- How many secrets that sign stand in which form: plain, sealed (detail: the sealing key), reference (detail: which,
+-- the first thousand). By outboxd check.
+(select case when x.secret is null then 'sealed' else 'plain' end, x.sealed_with, count(*)
+ from outbox_relay.signing_secret x where x.secret_ref is null group by 1, 2)
+union all
+(select 'reference', x.secret_ref, count(*)
+ from outbox_relay.signing_secret x join outbox.signing_key k using (subscription_id, key_id)
+ where x.secret_ref is not null and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())
+ group by 2 order by 2 limit 1000)
+$$;
+
+COMMENT ON FUNCTION outbox_relay.secret_counts() IS 'How many secrets stand in which form.';
+
 CREATE FUNCTION outbox_relay.subscription_gauges() RETURNS TABLE(tenant_id text, subscription_id bigint, delivered bigint, failed bigint, outstanding bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4811,6 +5613,38 @@ where s.unsubscribed_at is null
 $$;
 
 COMMENT ON FUNCTION outbox_relay.subscription_gauges() IS 'What /metrics says of each subscription.';
+
+CREATE FUNCTION outbox_relay.take_out(versions bigint[], event_seq bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Disables the subscriptions, in these versions, whose filters did not end in time, tells so, and remembers it. With
+-- the third of a tenant within an hour all its subscriptions that have a filter go: who can write one such filter can
+-- write a thousand, and each costs everybody some seconds to find.
+-- Called by expand, in the transaction that has given their events up. Writes subscription, slow_filter.
+declare
+    waited text := (select s.value from outbox.setting s where s.name = 'filter_timeout');
+    t      record;
+begin
+    for t in select v.tenant_id, array_agg(v.subscription_id) as ids, array_agg(v.version) as versions
+             from outbox_relay.subscription_version v
+             join outbox.subscription s on s.subscription_id = v.subscription_id and s.version = v.version and s.active
+             where v.version = any (take_out.versions) group by v.tenant_id loop
+        insert into outbox_relay.slow_filter (tenant_id, subscription_id, version, event_seq)
+        select t.tenant_id, x.id, x.version, take_out.event_seq from unnest(t.ids, t.versions) x (id, version)
+        on conflict do nothing;
+        perform outbox_relay.disable(t.ids, format('its filter did not end within %s, at the latest on event_seq %s', waited, take_out.event_seq));
+        if (select count(*) >= 3 from outbox_relay.slow_filter f where f.tenant_id = t.tenant_id and f.found_at > now() - interval '1 hour') then
+            perform outbox_relay.disable(
+                array(select s.subscription_id from outbox.subscription s where s.tenant_id = t.tenant_id and s.active and s.filter is not null),
+                format('three filters of the tenant did not end within %s; this one was not tried', waited));
+        end if;
+    end loop;
+    delete from outbox_relay.slow_filter f where f.found_at < now() - interval '1 day';
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.take_out(versions bigint[], event_seq bigint) IS 'Disables subscriptions whose filters did not end in time.';
 
 CREATE FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) RETURNS void
     LANGUAGE sql
@@ -4831,7 +5665,7 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) IS 'Publishes an operational event, if anybody has subscribed to it.';
 
-CREATE FUNCTION outbox_relay.tick(epoch integer) RETURNS TABLE(fenced boolean, hold text, handed_back integer, response_excerpt_bytes integer, allow_insecure_http boolean, circuit_failures bigint)
+CREATE FUNCTION outbox_relay.tick(epoch integer) RETURNS TABLE(fenced boolean, hold text, handed_back integer, response_excerpt_bytes integer, allow_insecure_http boolean, circuit_failures bigint, unsealed boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -4844,11 +5678,188 @@ begin
            tick.handed_back,
            (select s.value::integer from outbox.setting s where s.name = 'response_excerpt_bytes'),
            (select s.value::boolean from outbox.setting s where s.name = 'allow_insecure_http'),
-           (select s.value::bigint from outbox.setting s where s.name = 'circuit_failures');
+           (select s.value::bigint from outbox.setting s where s.name = 'circuit_failures'),
+           exists (select from outbox_relay.signing_secret x where x.secret is not null);
 end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.tick(epoch integer) IS 'Fences dead relays, and tells the calling one how things stand.';
+
+CREATE FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) RETURNS TABLE(suspect bigint, is_sure boolean, events_before integer, reached_seq bigint, reached_id bigint, versions bigint[], ms real[], done boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- Looks for the filter that kept expand from coming to an end: evaluates the filters of the next event_limit events
+-- one at a time, behind (after_seq, after_id), and stops at the first suspect, when filter_timeout is spent, or at the
+-- end (done). Nothing is locked and nothing written, so other relays and producers go on meanwhile.
+--
+-- No filter is begun once filter_timeout is spent, and begin_trial has set the statement's limit to twice that: a
+-- filter that is cancelled has had at least filter_timeout for itself. What is spent by one subscription over the events
+-- is added up and handed from call to call (versions, ms): many slow events are as bad as one that does not end, if each
+-- is slow beyond doubt. For a single event its tenant's filters are added up too, and the dearest is the suspect:
+-- that one is sure. Any other is asked for again with the same arguments before it is believed, because a machine
+-- may have slept for a moment. What stands in slow_versions is passed over, and with three of a tenant all of it.
+-- A payload is unpacked before the clock is started.
+--
+-- Called by the relay after an expand was cancelled, behind begin_trial. The batch is expand's, see there.
+#variable_conflict use_column
+declare
+    allowed constant real := 1000 * extract(epoch from (select s.value::interval from outbox.setting s where s.name = 'filter_timeout'));
+    began   constant timestamptz := clock_timestamp();
+    began_at         timestamptz;       -- the filter under way
+    slow_tenants     text[];
+    c                outbox_relay.cursor;
+    e                record;
+    m                record;
+    doc              jsonb;
+    nth              integer;
+    took             real;
+begin
+    versions := tried_versions;
+    ms := tried_ms;
+    events_before := -1;
+    is_sure := false;
+    done := false;
+    slow_tenants := array(select v.tenant_id from outbox_relay.subscription_version v
+                          where v.version = any (slow_versions) group by v.tenant_id having count(*) >= 3);
+    select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
+    if c.target is null then
+        select pg_current_snapshot() into c.target;
+        select last_value into c.target_end from outbox.event_event_seq_seq;
+        c.position := 0;
+        c.late := array(select x from pg_snapshot_xip(c.seen) x where pg_visible_in_snapshot(x, c.target));
+    end if;
+    begin
+        for e in
+            select * from (
+                (select e.* from unnest(c.late) l (xact) cross join lateral (
+                    select e.event_seq, e.tenant_id, e.type, e.payload, e.addressed_to
+                    from outbox.event e
+                    where e.xact = l.xact and e.event_seq > greatest(c.position, c.floor_seq) and e.event_seq <= c.seen_seq
+                    order by e.event_seq limit try_filters.event_limit) e)
+                union all
+                (select e.event_seq, e.tenant_id, e.type, e.payload, e.addressed_to
+                from outbox.event e
+                where e.event_seq > greatest(c.position, c.seen_seq) and e.event_seq <= c.target_end
+                  and pg_visible_in_snapshot(e.xact, c.target) and not pg_visible_in_snapshot(e.xact, c.seen)
+                order by e.event_seq limit try_filters.event_limit)) d
+            order by event_seq limit try_filters.event_limit
+        loop
+            events_before := events_before + 1;
+            continue when e.event_seq < after_seq or e.addressed_to is not null or e.tenant_id = any (slow_tenants);
+            doc := null;
+            for m in
+                select r.subscription_id, r.version, r.filter
+                from (select e.type as pattern
+                      union all select '*' where not starts_with(e.type, 'outbox.')
+                      union all select left(e.type, i) || '*' from generate_series(2, length(e.type) - 1) i where substr(e.type, i, 1) = '.') p
+                cross join lateral (select r.* from outbox_relay.route r where r.tenant_id = e.tenant_id and r.pattern = p.pattern offset 0) r
+                where r.filter is not null and r.version <> all (slow_versions) and (e.event_seq, r.subscription_id) > (after_seq, after_id)
+                order by r.subscription_id
+            loop
+                if doc is null then
+                    doc := e.payload #> '{}';
+                end if;
+                began_at := clock_timestamp();
+                perform jsonb_path_query_first(doc, m.filter, '{}', true);
+                took := 1000 * extract(epoch from clock_timestamp() - began_at);
+                began_at := null;
+                nth := array_position(versions, m.version);
+                if nth is null then
+                    versions := versions || m.version;
+                    ms := ms || took;
+                    nth := cardinality(ms);
+                else
+                    ms[nth] := ms[nth] + took;
+                end if;
+                reached_seq := e.event_seq;
+                reached_id := m.subscription_id;
+                if took >= allowed / 50 and ms[nth] >= allowed then
+                    suspect := m.version;
+                elsif event_limit = 1 and (select sum(t) >= 4 * allowed from unnest(versions, ms) d (v, t) where v <> all (slow_versions)) then
+                    select v into suspect from unnest(versions, ms) d (v, t) where v <> all (slow_versions) order by t desc limit 1;
+                    is_sure := true;
+                end if;
+                if suspect is not null or 1000 * extract(epoch from clock_timestamp() - began) >= allowed then
+                    return next;
+                    return;
+                end if;
+            end loop;
+        end loop;
+    exception when query_canceled then
+        -- Somebody else's cancel, or too much besides the filters.
+        if began_at is null or 1000 * extract(epoch from clock_timestamp() - began_at) < allowed then
+            raise;
+        end if;
+        suspect := m.version;
+        return next;
+        return;
+    end;
+    done := true;
+    return next;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) IS 'Looks for the filter that kept expand from coming to an end.';
+
+CREATE FUNCTION outbox_relay.unsealed(most integer) RETURNS TABLE(subscription_id bigint, key_id text, secret text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Secrets that are plain, of revoked keys too. Called by a relay that has a sealing key, when outbox_relay.tick says
+-- that there are some, and by outboxd seal.
+select x.subscription_id, x.key_id, x.secret
+from outbox_relay.signing_secret x where x.secret is not null
+order by x.subscription_id, x.key_id limit unsealed.most
+$$;
+
+COMMENT ON FUNCTION outbox_relay.unsealed(most integer) IS 'Secrets that are plain.';
+
+CREATE FUNCTION outbox_relay.url_refusal(url text, insecure boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+-- Why a URL cannot be an endpoint, as far as its text tells; null if it can. insecure: http: is allowed.
+-- Called by check_subscription. The relay judges the URL again (src/egress/url_rule.rs), there also the spelling of
+-- IPv6 addresses and of names that are not ASCII, and judges the address whenever it dials. What it takes is taken here.
+declare
+    authority text := substring(url from '^https?://([^/?]*)');
+    host      text := substring(authority from '^(\[[^]]*\]|[^:]*)');
+    port      text := substr(authority, length(host) + 1);
+    -- One dot at the end says that a name is absolute.
+    name      text := regexp_replace(host, '\.$', '');
+    octet     constant text := '(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])';
+begin
+    return case
+        when url is null then 'is missing'
+        when octet_length(url) > 2048 then 'is longer than 2048 bytes'
+        when url !~ '^https?://' then 'does not begin with https://'
+        when url ~ '^http://' and not insecure then 'is not https:'
+        when url ~ '[\s\\[:cntrl:]]' then 'has white space, a backslash or a control character'
+        when url ~ '#' then 'has a fragment'
+        when authority ~ '@' then 'has a user name or password'
+        when substr(url, length(authority) + position('//' in url) + 2) !~ '^[\x21-\x7e]*$'
+            then 'has a character in its path or query that is not ASCII: percent-encode it'
+        when port !~ '^(:[1-9][0-9]{0,4})?$' or nullif(substr(port, 2), '')::integer > 65535
+            then 'has a port that is no number from 1 to 65535 without leading zeros'
+        when host ~ '^\[' then case when host !~ '^\[[0-9A-Fa-f:.]+\]$' then 'has no valid host' end
+        -- All of ASCII but letters, digits, hyphen, underscore and dot.
+        when host ~ '[\x21-\x2c\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]' or name ~ '^$|^\.|\.\.|\.$'
+                or (host !~ '[^\x21-\x7e]' and (length(host) > 253 or host ~ '[^.]{64}'))
+            then 'has no valid host'
+        -- A last label of digits makes it an address to browsers and resolvers: 127.1, 0177.0.0.1, 0x7f000001.
+        when name ~* '(^|\.)([0-9]+|0x[0-9a-f]*)$' and host !~ ('^(' || octet || '\.){3}' || octet || '$')
+            then 'has an address in another spelling than 192.0.2.1'
+        when name !~ '\.' then 'has a host of a single label'
+        end;
+end
+$_$;
+
+COMMENT ON FUNCTION outbox_relay.url_refusal(url text, insecure boolean) IS 'Why a URL cannot be an endpoint.';
 
 CREATE FUNCTION outbox_relay.version_subscription() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4867,6 +5878,7 @@ begin
         select new.tenant_id, p, new.subscription_id, new.version, new.filter, new.max_in_flight, new.ordered, new.rate_limit is not null
         from unnest(patterns) p;
     end if;
+    perform outbox_relay.check_room(old, new, patterns);
     if new.rate_limit is not null then
         insert into outbox_relay.pace (subscription_id, spent_until) values (new.subscription_id, '-infinity') on conflict do nothing;
     end if;
@@ -5101,6 +6113,31 @@ COMMENT ON COLUMN outbox.retry_policy.jitter IS 'Up to this share of a delay is 
 
 COMMENT ON COLUMN outbox.retry_policy.max_age IS 'A delivery that waited longer than this is given up rather than attempted; null is without limit. Replays are not limited.';
 
+CREATE TABLE outbox_relay.role_tenant (
+    role regrole NOT NULL,
+    tenant_id text NOT NULL,
+    bound_by text DEFAULT SESSION_USER NOT NULL,
+    bound_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT role_tenant_tenant_id CHECK ((tenant_id <> ''::text))
+);
+
+COMMENT ON TABLE outbox_relay.role_tenant IS 'A role named here, and every member of it, sees and operates only its tenants. Written by outbox.bind_role and outbox.unbind_role.';
+
+COMMENT ON COLUMN outbox_relay.role_tenant.role IS 'By its id: a role that is renamed stays bound.';
+
+CREATE VIEW outbox.role_binding WITH (security_invoker='true') AS
+ SELECT COALESCE(( SELECT r.rolname
+           FROM pg_roles r
+          WHERE (r.oid = (t.role)::oid)), (((t.role)::oid)::text)::name) AS role,
+    t.tenant_id,
+    t.bound_by,
+    t.bound_at
+   FROM outbox_relay.role_tenant t;
+
+COMMENT ON VIEW outbox.role_binding IS 'Which database roles are bound to which tenants, see outbox.bind_role. Who is bound sees the bindings of its tenants.';
+
+COMMENT ON COLUMN outbox.role_binding.role IS 'Its name; a number if the role was dropped.';
+
 CREATE TABLE outbox.signing_key (
     key_id text NOT NULL,
     subscription_id bigint NOT NULL,
@@ -5110,14 +6147,14 @@ CREATE TABLE outbox.signing_key (
     expires_at timestamp with time zone,
     revoked_at timestamp with time zone,
     CONSTRAINT signing_key_algorithm CHECK ((algorithm = ANY (ARRAY['hmac-sha256'::text, 'ed25519'::text]))),
-    CONSTRAINT signing_key_public_key CHECK (((algorithm = 'ed25519'::text) = (public_key IS NOT NULL)))
+    CONSTRAINT signing_key_public_key CHECK (((algorithm = 'ed25519'::text) OR (public_key IS NULL)))
 );
 
 COMMENT ON TABLE outbox.signing_key IS 'One secret of one subscription, without the secret.';
 
-COMMENT ON COLUMN outbox.signing_key.key_id IS 'The first 16 hex digits of the SHA-256 of the secret''s text.';
+COMMENT ON COLUMN outbox.signing_key.key_id IS 'The first 16 hex digits of the SHA-256 of the secret''s text; of the reference''s, until a relay has read what it stands for.';
 
-COMMENT ON COLUMN outbox.signing_key.public_key IS 'whpk_…, what receivers verify an ed25519 signature with; not a secret.';
+COMMENT ON COLUMN outbox.signing_key.public_key IS 'whpk_…, what receivers verify an ed25519 signature with; not a secret. Null until a relay has read a key that is kept by reference.';
 
 COMMENT ON COLUMN outbox.signing_key.expires_at IS 'Signs until then; null is without end.';
 
@@ -5311,6 +6348,18 @@ CREATE TABLE outbox_relay.migration (
 
 COMMENT ON TABLE outbox_relay.migration IS 'The once-only migrations that were applied; kept by refinery.';
 
+CREATE TABLE outbox_relay.offered_key (
+    xact xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    subscription_id bigint NOT NULL,
+    key_id text NOT NULL,
+    form text NOT NULL,
+    public_key text,
+    sealed bytea NOT NULL,
+    sealed_with text NOT NULL
+);
+
+COMMENT ON TABLE outbox_relay.offered_key IS 'A sealed secret on its way into outbox_relay.signing_secret; no row outlives its transaction.';
+
 CREATE TABLE outbox_relay.origin (
     singleton boolean DEFAULT true NOT NULL,
     system_identifier bigint NOT NULL,
@@ -5413,10 +6462,39 @@ COMMENT ON COLUMN outbox_relay.session.seen_at IS 'When somebody last did someth
 CREATE TABLE outbox_relay.signing_secret (
     subscription_id bigint NOT NULL,
     key_id text NOT NULL,
-    secret text NOT NULL
+    secret text,
+    sealed bytea,
+    sealed_with text,
+    secret_ref text,
+    form text,
+    CONSTRAINT signing_secret_form CHECK ((form = ANY (ARRAY['whsec'::text, 'whsk'::text, 'text'::text]))),
+    CONSTRAINT signing_secret_one_of_three CHECK ((num_nonnulls(secret, sealed, secret_ref) = 1)),
+    CONSTRAINT signing_secret_sealed CHECK (((sealed IS NULL) = (sealed_with IS NULL)))
 );
 
-COMMENT ON TABLE outbox_relay.signing_secret IS 'The secrets themselves. No role is granted this table; the relay reads it through outbox_relay.load_subscriptions.';
+COMMENT ON TABLE outbox_relay.signing_secret IS 'The secrets themselves, in one of three forms. No role is granted this table; the relay reads it through outbox_relay.load_subscriptions.';
+
+COMMENT ON COLUMN outbox_relay.signing_secret.secret IS 'Plain: made in SQL. A relay that has a sealing key seals it within about a second.';
+
+COMMENT ON COLUMN outbox_relay.signing_secret.sealed IS 'Sealed by a relay with XChaCha20-Poly1305, for this subscription and key id alone.';
+
+COMMENT ON COLUMN outbox_relay.signing_secret.sealed_with IS 'The id of the sealing key that opens it.';
+
+COMMENT ON COLUMN outbox_relay.signing_secret.secret_ref IS 'env:NAME or file:NAME: the secret is on the relay''s host and never comes here.';
+
+COMMENT ON COLUMN outbox_relay.signing_secret.form IS 'Which profiles it can sign for: whsec all but that of ed25519, whsk that alone, text those that sign with a secret''s text; null while it is plain or unread.';
+
+CREATE TABLE outbox_relay.slow_filter (
+    tenant_id text NOT NULL,
+    subscription_id bigint NOT NULL,
+    version bigint NOT NULL,
+    event_seq bigint NOT NULL,
+    found_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE outbox_relay.slow_filter IS 'Filters that did not end in time and were taken out, by the subscription''s version; three of a tenant within an hour are its last ones for that time.';
+
+COMMENT ON COLUMN outbox_relay.slow_filter.event_seq IS 'The last event of the batch in which it was found.';
 
 CREATE TABLE outbox_relay.subscription_version (
     version bigint NOT NULL,
@@ -5430,6 +6508,16 @@ CREATE TABLE outbox_relay.subscription_version (
 );
 
 COMMENT ON TABLE outbox_relay.subscription_version IS 'Append-only history of what decides a match.';
+
+CREATE TABLE outbox_relay.tenant_room (
+    tenant_id text NOT NULL,
+    xact xid8 DEFAULT pg_current_xact_id() NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE outbox_relay.tenant_room IS 'A row for each tenant that has subscribed: whoever adds to what is counted locks it, see outbox_relay.check_room.';
+
+COMMENT ON COLUMN outbox_relay.tenant_room.xact IS 'Who added last. A snapshot of before it fails to serialize rather than count what it cannot see.';
 
 CREATE TABLE outbox_relay.token_hash (
     sha256 bytea NOT NULL,
@@ -5524,6 +6612,9 @@ ALTER TABLE ONLY outbox_relay.idempotent_request
 ALTER TABLE ONLY outbox_relay.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY outbox_relay.offered_key
+    ADD CONSTRAINT offered_key_pkey PRIMARY KEY (xact);
+
 ALTER TABLE ONLY outbox_relay.origin
     ADD CONSTRAINT origin_pkey PRIMARY KEY (singleton);
 
@@ -5539,6 +6630,9 @@ ALTER TABLE ONLY outbox_relay.regime
 ALTER TABLE ONLY outbox_relay.relay
     ADD CONSTRAINT relay_pkey PRIMARY KEY (epoch);
 
+ALTER TABLE ONLY outbox_relay.role_tenant
+    ADD CONSTRAINT role_tenant_pkey PRIMARY KEY (role, tenant_id);
+
 ALTER TABLE ONLY outbox_relay.route
     ADD CONSTRAINT route_pkey PRIMARY KEY (tenant_id, pattern, subscription_id);
 
@@ -5551,8 +6645,14 @@ ALTER TABLE ONLY outbox_relay.session
 ALTER TABLE ONLY outbox_relay.signing_secret
     ADD CONSTRAINT signing_secret_pkey PRIMARY KEY (subscription_id, key_id);
 
+ALTER TABLE ONLY outbox_relay.slow_filter
+    ADD CONSTRAINT slow_filter_pkey PRIMARY KEY (tenant_id, version);
+
 ALTER TABLE ONLY outbox_relay.subscription_version
     ADD CONSTRAINT subscription_version_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY outbox_relay.tenant_room
+    ADD CONSTRAINT tenant_room_pkey PRIMARY KEY (tenant_id);
 
 ALTER TABLE ONLY outbox_relay.token_hash
     ADD CONSTRAINT token_hash_pkey PRIMARY KEY (sha256);
@@ -5656,6 +6756,10 @@ CREATE INDEX session_seen_at_idx ON outbox_relay.session USING btree (seen_at);
 
 COMMENT ON INDEX outbox_relay.session_seen_at_idx IS 'Finds the oldest, to prune them.';
 
+CREATE INDEX signing_secret_unsealed_idx ON outbox_relay.signing_secret USING btree (subscription_id, key_id) WHERE (secret IS NOT NULL);
+
+COMMENT ON INDEX outbox_relay.signing_secret_unsealed_idx IS 'Whether there is a plain secret, in one probe; relays ask each second.';
+
 CREATE INDEX subscription_version_tenant_id_idx ON outbox_relay.subscription_version USING btree (tenant_id, subscription_id, version);
 
 COMMENT ON INDEX outbox_relay.subscription_version_tenant_id_idx IS 'What a tenant''s subscriptions were, newest last.';
@@ -5704,6 +6808,10 @@ CREATE TRIGGER retry_policy_audit AFTER INSERT OR DELETE OR UPDATE ON outbox.ret
 
 COMMENT ON TRIGGER retry_policy_audit ON outbox.retry_policy IS 'Writes outbox.audit, whoever makes the change.';
 
+CREATE TRIGGER retry_policy_unbound BEFORE INSERT OR DELETE OR UPDATE ON outbox.retry_policy FOR EACH STATEMENT EXECUTE FUNCTION outbox_relay.refuse_bound();
+
+COMMENT ON TRIGGER retry_policy_unbound ON outbox.retry_policy IS 'A role that is bound to tenants changes no retry policy: others use it.';
+
 CREATE TRIGGER subscription_audit AFTER INSERT OR UPDATE ON outbox.subscription FOR EACH ROW EXECUTE FUNCTION outbox_relay.audit_subscription();
 
 COMMENT ON TRIGGER subscription_audit ON outbox.subscription IS 'Writes outbox.audit, whoever makes the change.';
@@ -5729,10 +6837,74 @@ ALTER TABLE ONLY outbox_relay.session
     ADD CONSTRAINT session_token_id_fkey FOREIGN KEY (token_id) REFERENCES outbox.token(token_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY outbox_relay.signing_secret
-    ADD CONSTRAINT signing_secret_subscription_id_key_id_fkey FOREIGN KEY (subscription_id, key_id) REFERENCES outbox.signing_key(subscription_id, key_id) ON DELETE CASCADE;
+    ADD CONSTRAINT signing_secret_subscription_id_key_id_fkey FOREIGN KEY (subscription_id, key_id) REFERENCES outbox.signing_key(subscription_id, key_id) ON UPDATE CASCADE ON DELETE CASCADE;
 
 ALTER TABLE ONLY outbox_relay.token_hash
     ADD CONSTRAINT token_hash_token_id_fkey FOREIGN KEY (token_id) REFERENCES outbox.token(token_id) ON DELETE CASCADE;
+
+ALTER TABLE outbox.attempt ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.audit ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own_tenant ON outbox.attempt USING (COALESCE((( SELECT outbox_relay.bound_subscriptions(CURRENT_USER) AS bound_subscriptions) @> subscription_id), true));
+
+COMMENT ON POLICY own_tenant ON outbox.attempt IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+CREATE POLICY own_tenant ON outbox.audit USING (COALESCE((COALESCE(tenant_id, ''::text) = ANY (( SELECT outbox_relay.bound_tenants(CURRENT_USER) AS bound_tenants)::text[])), true));
+
+COMMENT ON POLICY own_tenant ON outbox.audit IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+CREATE POLICY own_tenant ON outbox.event USING (COALESCE((tenant_id = ANY (( SELECT outbox_relay.bound_tenants(CURRENT_USER) AS bound_tenants)::text[])), true));
+
+COMMENT ON POLICY own_tenant ON outbox.event IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+CREATE POLICY own_tenant ON outbox.signing_key USING (COALESCE((( SELECT outbox_relay.bound_subscriptions(CURRENT_USER) AS bound_subscriptions) @> subscription_id), true));
+
+COMMENT ON POLICY own_tenant ON outbox.signing_key IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+CREATE POLICY own_tenant ON outbox.stopped_key USING (COALESCE((( SELECT outbox_relay.bound_subscriptions(CURRENT_USER) AS bound_subscriptions) @> subscription_id), true));
+
+COMMENT ON POLICY own_tenant ON outbox.stopped_key IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+CREATE POLICY own_tenant ON outbox.subscription USING (COALESCE((tenant_id = ANY (( SELECT outbox_relay.bound_tenants(CURRENT_USER) AS bound_tenants)::text[])), true));
+
+COMMENT ON POLICY own_tenant ON outbox.subscription IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+CREATE POLICY own_tenant ON outbox.subscription_health USING (COALESCE((( SELECT outbox_relay.bound_subscriptions(CURRENT_USER) AS bound_subscriptions) @> subscription_id), true));
+
+COMMENT ON POLICY own_tenant ON outbox.subscription_health IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+CREATE POLICY own_tenant ON outbox.token USING (COALESCE((COALESCE(tenant_id, ''::text) = ANY (( SELECT outbox_relay.bound_tenants(CURRENT_USER) AS bound_tenants)::text[])), true));
+
+COMMENT ON POLICY own_tenant ON outbox.token IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+ALTER TABLE outbox.signing_key ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.stopped_key ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.subscription ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.subscription_health ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.token ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox_relay.finished ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own_tenant ON outbox_relay.finished USING (COALESCE((( SELECT outbox_relay.bound_subscriptions(CURRENT_USER) AS bound_subscriptions) @> subscription_id), true));
+
+COMMENT ON POLICY own_tenant ON outbox_relay.finished IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+CREATE POLICY own_tenant ON outbox_relay.queue USING (COALESCE((( SELECT outbox_relay.bound_subscriptions(CURRENT_USER) AS bound_subscriptions) @> subscription_id), true));
+
+COMMENT ON POLICY own_tenant ON outbox_relay.queue IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+CREATE POLICY own_tenant ON outbox_relay.role_tenant USING (COALESCE((tenant_id = ANY (( SELECT outbox_relay.bound_tenants(CURRENT_USER) AS bound_tenants)::text[])), true));
+
+COMMENT ON POLICY own_tenant ON outbox_relay.role_tenant IS 'Who is bound to tenants by outbox.bind_role, or by a token, has their rows alone.';
+
+ALTER TABLE outbox_relay.queue ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox_relay.role_tenant ENABLE ROW LEVEL SECURITY;
 
 GRANT USAGE ON SCHEMA outbox TO outbox_producer;
 GRANT USAGE ON SCHEMA outbox TO outbox_operator;
@@ -5744,6 +6916,8 @@ GRANT USAGE ON SCHEMA outbox_http TO outbox_operator;
 GRANT USAGE ON SCHEMA outbox_http TO outbox_viewer;
 
 GRANT USAGE ON SCHEMA outbox_relay TO outbox_relay;
+GRANT USAGE ON SCHEMA outbox_relay TO outbox_viewer;
+GRANT USAGE ON SCHEMA outbox_relay TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox.activity(minutes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.activity(minutes integer) TO outbox_viewer;
@@ -5758,6 +6932,8 @@ GRANT ALL ON FUNCTION outbox.archive_event_type(type text) TO outbox_operator;
 REVOKE ALL ON FUNCTION outbox.assert_published(type text, match jsonpath, count integer, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.assert_published(type text, match jsonpath, count integer, tenant_id text) TO outbox_producer;
 GRANT ALL ON FUNCTION outbox.assert_published(type text, match jsonpath, count integer, tenant_id text) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox.bind_role(role name, tenant_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.cancel(subscription_id bigint, event_seq bigint, tenant_id text) TO outbox_operator;
@@ -5821,8 +6997,8 @@ GRANT ALL ON FUNCTION outbox.retry_schedule(name text) TO outbox_operator;
 REVOKE ALL ON FUNCTION outbox.revoke_token(token_id bigint, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.revoke_token(token_id bigint, tenant_id text) TO outbox_operator;
 
-REVOKE ALL ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text) TO outbox_operator;
+REVOKE ALL ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text, secret_ref text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.rotate_secret(subscription_id bigint, overlap interval, secret text, tenant_id text, secret_ref text) TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox.send_test(subscription_id bigint, type text, payload jsonb, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.send_test(subscription_id bigint, type text, payload jsonb, tenant_id text) TO outbox_operator;
@@ -5838,12 +7014,14 @@ GRANT ALL ON FUNCTION outbox.status() TO outbox_viewer;
 GRANT ALL ON FUNCTION outbox.status() TO outbox_operator;
 GRANT ALL ON FUNCTION outbox.status() TO outbox_relay;
 
-REVOKE ALL ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text, signature_header text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text, signature_header text) TO outbox_operator;
+REVOKE ALL ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text, signature_header text, tls jsonb, secret_ref text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id text, name text, secret text, filter text, headers jsonb, signature text, envelope text, retry_policy text, timeout interval, max_in_flight integer, rate_limit numeric, ordered boolean, description text, signature_header text, tls jsonb, secret_ref text) TO outbox_operator;
 
 REVOKE ALL ON FUNCTION outbox.unaccounted() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.unaccounted() TO outbox_viewer;
 GRANT ALL ON FUNCTION outbox.unaccounted() TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox.unbind_role(role name, tenant_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox.unsubscribe(subscription_id bigint, tenant_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.unsubscribe(subscription_id bigint, tenant_id text) TO outbox_operator;
@@ -5903,7 +7081,48 @@ GRANT UPDATE(rate_limit) ON TABLE outbox.subscription TO outbox_operator;
 
 GRANT UPDATE(ordered) ON TABLE outbox.subscription TO outbox_operator;
 
+GRANT UPDATE(tls) ON TABLE outbox.subscription TO outbox_operator;
+
 GRANT UPDATE(description) ON TABLE outbox.subscription TO outbox_operator;
+
+GRANT SELECT ON TABLE outbox_relay.finished TO outbox_viewer;
+GRANT SELECT ON TABLE outbox_relay.finished TO outbox_operator;
+
+GRANT SELECT(subscription_id) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(subscription_id) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(event_seq) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(event_seq) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(next_attempt_at) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(next_attempt_at) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(created_at) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(created_at) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(updated_at) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(updated_at) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(epoch) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(epoch) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(attempts) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(attempts) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(last_status_code) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(last_status_code) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(state) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(state) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(last_error) ON TABLE outbox_relay.queue TO outbox_viewer;
+GRANT SELECT(last_error) ON TABLE outbox_relay.queue TO outbox_operator;
+
+GRANT SELECT(epoch) ON TABLE outbox_relay.relay TO outbox_viewer;
+GRANT SELECT(epoch) ON TABLE outbox_relay.relay TO outbox_operator;
+
+GRANT SELECT(name) ON TABLE outbox_relay.relay TO outbox_viewer;
+GRANT SELECT(name) ON TABLE outbox_relay.relay TO outbox_operator;
 
 GRANT SELECT ON TABLE outbox.delivery TO outbox_viewer;
 GRANT SELECT ON TABLE outbox.delivery TO outbox_operator;
@@ -6083,7 +7302,7 @@ REVOKE ALL ON FUNCTION outbox_relay.actor(OUT actor text, OUT via text) FROM PUB
 REVOKE ALL ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success_counts bigint[], failure_counts bigint[], trailing_failures bigint[], success_ats timestamp with time zone[], failure_ats timestamp with time zone[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.add_health(subscription_ids bigint[], success_counts bigint[], failure_counts bigint[], trailing_failures bigint[], success_ats timestamp with time zone[], failure_ats timestamp with time zone[]) TO outbox_relay;
 
-REVOKE ALL ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, OUT new_secret text, OUT new_key_id text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION outbox_relay.add_key(subscription_id bigint, signature text, secret text, secret_ref text, OUT new_secret text, OUT new_key_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.add_sample(epoch integer, seconds real, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint, attempt_counts bigint[], commit_counts bigint[], asynchronous boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.add_sample(epoch integer, seconds real, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint, attempt_counts bigint[], commit_counts bigint[], asynchronous boolean) TO outbox_relay;
@@ -6103,6 +7322,19 @@ REVOKE ALL ON FUNCTION outbox_relay.auditable(s outbox.subscription) FROM PUBLIC
 REVOKE ALL ON FUNCTION outbox_relay.begin_request(token_id bigint, key text, fingerprint bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.begin_request(token_id bigint, key text, fingerprint bytea) TO outbox_relay;
 
+REVOKE ALL ON FUNCTION outbox_relay.begin_trial() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.begin_trial() TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.bound_subscriptions(caller name) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.bound_subscriptions(caller name) TO outbox_producer;
+GRANT ALL ON FUNCTION outbox_relay.bound_subscriptions(caller name) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_relay.bound_subscriptions(caller name) TO outbox_operator;
+
+REVOKE ALL ON FUNCTION outbox_relay.bound_tenants(caller name) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.bound_tenants(caller name) TO outbox_producer;
+GRANT ALL ON FUNCTION outbox_relay.bound_tenants(caller name) TO outbox_viewer;
+GRANT ALL ON FUNCTION outbox_relay.bound_tenants(caller name) TO outbox_operator;
+
 REVOKE ALL ON FUNCTION outbox_relay.burst(rate numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.cancel_outstanding(subscription_id bigint, event_seq bigint, reason text, leased_too boolean) FROM PUBLIC;
@@ -6114,19 +7346,31 @@ REVOKE ALL ON FUNCTION outbox_relay.charge(subscription_ids bigint[], probed_ids
 
 REVOKE ALL ON FUNCTION outbox_relay.check_headers(headers jsonb, signature_header text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.check_limits(before outbox.subscription, s outbox.subscription) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.check_reference(secret_ref text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.check_room(before outbox.subscription, s outbox.subscription, patterns text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.check_secret(signature text, secret text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.check_stored(signature text, secret text, form text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.check_subscription() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.check_tls(tls jsonb, url text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.check_window(since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean) TO outbox_relay;
+REVOKE ALL ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean, byte_limit bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], asynchronous boolean, byte_limit bigint) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.close_session(sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.close_session(sha256 bytea) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.compact_samples() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.confine() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.dead_lettered(subscription_ids bigint[], event_seqs bigint[], ordering_keys text[]) FROM PUBLIC;
 
@@ -6140,8 +7384,8 @@ GRANT ALL ON FUNCTION outbox_relay.end_request(token_id bigint, key text, status
 REVOKE ALL ON FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) TO outbox_relay;
 
-REVOKE ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean) TO outbox_relay;
+REVOKE ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[], byte_limit bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[], byte_limit bigint) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.expanded_before(xact xid8, event_seq bigint, seen pg_snapshot, target pg_snapshot, "position" bigint, floor_seq bigint) FROM PUBLIC;
 
@@ -6166,9 +7410,13 @@ REVOKE ALL ON FUNCTION outbox_relay.header_refusal(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.judge_environment(epoch integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.key_id(secret text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.latency_bounds_ms() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.lift_stop(subscription_id bigint, event_seq bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.limit_of(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.live_epochs() FROM PUBLIC;
 
@@ -6182,12 +7430,23 @@ REVOKE ALL ON FUNCTION outbox_relay.make_segment(segment bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.matches(type text, payload jsonb, patterns text[], filter jsonpath) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.name_key(subscription_id bigint, key_id text, true_key_id text, form text, public_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.name_key(subscription_id bigint, key_id text, true_key_id text, form text, public_key text) TO outbox_relay;
+
 REVOKE ALL ON FUNCTION outbox_relay.normal_patterns(event_types text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.offer_for(subscription_id bigint, tenant_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.offer_for(subscription_id bigint, tenant_id text) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.offer_key(subscription_id bigint, key_id text, form text, public_key text, sealed bytea, sealed_with text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.offer_key(subscription_id bigint, key_id text, form text, public_key text, sealed bytea, sealed_with text) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.park_behind(subscription_id bigint, event_seq bigint, ordering_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.payload_text(payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.quantile_ms(counts bigint[], share double precision) FROM PUBLIC;
 
@@ -6198,6 +7457,8 @@ GRANT ALL ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry
 
 REVOKE ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.refuse_bound() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.refuse_event() FROM PUBLIC;
 
@@ -6212,9 +7473,13 @@ REVOKE ALL ON FUNCTION outbox_relay.release_next(subscription_ids bigint[], orde
 
 REVOKE ALL ON FUNCTION outbox_relay.replay_one(subscription_id bigint, event_seq bigint, tenant_id text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.require_all_tenants() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.require_read_committed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.require_subscription(subscription_id bigint, tenant_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.require_tenant(tenant_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.require_unmanaged(s outbox.subscription) FROM PUBLIC;
 
@@ -6227,13 +7492,32 @@ REVOKE ALL ON FUNCTION outbox_relay.retries_policy(retries integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.ring() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.seal(subscription_id bigint, key_id text, was_sha256 bytea, sealed bytea, sealed_with text, form text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.seal(subscription_id bigint, key_id text, was_sha256 bytea, sealed bytea, sealed_with text, form text) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.sealed_otherwise(current text, after_subscription_id bigint, after_key_id text, most integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.sealed_otherwise(current text, after_subscription_id bigint, after_key_id text, most integer) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.secret_counts() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.secret_counts() TO outbox_relay;
+
 REVOKE ALL ON FUNCTION outbox_relay.subscription_gauges() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.subscription_gauges() TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.take_out(versions bigint[], event_seq bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.tick(epoch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.tick(epoch integer) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.unsealed(most integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.unsealed(most integer) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.url_refusal(url text, insecure boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.version_subscription() FROM PUBLIC;
 
@@ -6280,6 +7564,12 @@ GRANT USAGE ON SEQUENCE outbox.event_event_seq_seq TO outbox_producer;
 
 GRANT SELECT ON TABLE outbox.retry_policy TO outbox_viewer;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.retry_policy TO outbox_operator;
+
+GRANT SELECT ON TABLE outbox_relay.role_tenant TO outbox_viewer;
+GRANT SELECT ON TABLE outbox_relay.role_tenant TO outbox_operator;
+
+GRANT SELECT ON TABLE outbox.role_binding TO outbox_viewer;
+GRANT SELECT ON TABLE outbox.role_binding TO outbox_operator;
 
 GRANT SELECT ON TABLE outbox.signing_key TO outbox_viewer;
 GRANT SELECT ON TABLE outbox.signing_key TO outbox_operator;

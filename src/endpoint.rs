@@ -349,18 +349,34 @@ mod tests {
             signature: "standard".into(),
             signature_header: None,
             envelope: "standard".into(),
+            tls: None,
             timeout: Duration::from_secs(1),
             keys: stored.into_iter().enumerate().map(key).collect(),
         }
     }
 
+    /// Dials nothing.
+    fn sender() -> Sender {
+        let settings = crate::send::Settings {
+            pool_idle_timeout: Duration::from_secs(1),
+            max_response_bytes: 0,
+            max_response_header_bytes: 8192,
+            extra_roots_pem: None,
+            http2: false,
+            http2_keep_alive_interval: Duration::from_secs(1),
+            name_servers: Vec::new(),
+            proxy: None,
+        };
+        Sender::new(settings, Arc::new(egress::Policy::new(&[], &[], &[]).expect("a policy"))).expect("a sender")
+    }
+
     async fn known(stored: Vec<Stored>) -> (Arc<Known>, Vec<Renamed>) {
-        let endpoints = Endpoints::new(HeaderValue::from_static("test"), Arc::default());
+        let endpoints = Endpoints::new(HeaderValue::from_static("test"), sender(), Arc::default());
         let rows = vec![row(stored)];
         let opened = endpoints.open(&rows).await;
         let renamed = endpoints.keep(rows, opened, &[]);
         let known = endpoints.lock().get(&7).cloned();
-        endpoints.clear();
+        endpoints.forget();
         assert!(endpoints.lock().is_empty());
         (known.expect("kept"), renamed)
     }

@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 174] = files![
+const FILES: [(&str, &str); 182] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
@@ -126,6 +126,14 @@ const FILES: [(&str, &str); 174] = files![
     "functions/64_token/close_session.sql",
     "functions/64_token/begin_request.sql",
     "functions/64_token/end_request.sql",
+    "functions/66_tenant/bound_tenants.sql",
+    "functions/66_tenant/bound_subscriptions.sql",
+    "functions/66_tenant/require_tenant.sql",
+    "functions/66_tenant/require_all_tenants.sql",
+    "functions/66_tenant/refuse_bound.sql",
+    "functions/66_tenant/confine.sql",
+    "functions/66_tenant/bind_role.sql",
+    "functions/66_tenant/unbind_role.sql",
     "functions/70_account/regime_of.sql",
     "functions/70_account/explain.sql",
     "functions/70_account/unaccounted.sql",

@@ -174,6 +174,7 @@ fn of_outbox(code: &str) -> Option<(StatusCode, &'static str)> {
         "OB070" => (StatusCode::CONFLICT, "The tenant has as many subscriptions as it may"),
         "OB071" => (StatusCode::CONFLICT, "An event would be for too many subscriptions"),
         "OB072" => (StatusCode::TOO_MANY_REQUESTS, "Too many filters of the tenant did not end in time"),
+        "OB080" => (StatusCode::FORBIDDEN, "About all tenants"),
         _ if code.starts_with("OB") => (UNPROCESSABLE, "Refused"),
         _ => return None,
     })

@@ -1,4 +1,4 @@
-//! Expanding reads the log by index, whatever the planner has been told about it.
+//! The log and history are read by index, whatever the planner has been told about them, and by whomever.
 
 use crate::support::{Db, Expand, PATIENCE, Relay, Session};
 use std::time::Instant;
@@ -66,4 +66,53 @@ async fn a_large_transaction_that_commits_late_is_read_by_index() {
     late.run("commit").await;
     app.insert_many("a", 1_000).await;
     assert_batches_read_by_index(&app, &relay, 128).await;
+}
+
+/// The names of the nodes of a plan, and what they scan.
+async fn plan(session: &Session, query: &str) -> String {
+    session.all::<String>(&format!("explain (costs off) {query}")).await.join("\n")
+}
+
+#[tokio::test]
+async fn history_is_read_by_index_by_who_is_subject_to_policies_bound_or_not() {
+    let db = Db::new().await;
+    let app = db.session().await;
+    for n in 0..50 {
+        app.subscribe_with("*", &format!("tenant_id => 't{n}'")).await;
+    }
+    let bound = format!("{}_bound", app.one::<String>("select current_database()").await);
+    app.run(&format!(
+        "insert into outbox_relay.finished (subscription_id, event_seq, created_at, attempts, state)
+         select n % 50 + 1, n, now(), 1, case when n % 5000 = 0 then 'dead_letter' else 'succeeded' end from generate_series(1, 200000) n;
+         insert into outbox_relay.queue (subscription_id, event_seq, state, next_attempt_at)
+         select n % 50 + 1, n, 'pending', now() from generate_series(200001, 201000) n;
+         create schema shop; create table shop.orders as select n as order_id, n * 171 as event_seq, n * 171 % 50 + 1 as subscription_id from generate_series(1, 40) n;
+         create role {bound} login in role outbox_operator;
+         select outbox.bind_role('{bound}', 't1');
+         grant usage on schema shop to public; grant select on shop.orders to public;
+         analyze outbox_relay.finished, outbox_relay.queue, outbox.subscription, shop.orders"
+    ))
+    .await;
+    for session in
+        [db.session_as("outbox_viewer").await, db.session_as("outbox_operator").await, db.login(&bound).await]
+    {
+        for query in [
+            "select * from outbox.delivery where subscription_id = 5 and event_seq = 104",
+            "select * from outbox.delivery where subscription_id = 5 order by event_seq desc limit 50",
+            "select * from outbox.delivery where subscription_id = 5 and event_seq < 100000 order by event_seq desc limit 50",
+            "select * from outbox.delivery where state = 'dead_letter'",
+            "select * from outbox.delivery where subscription_id = 5 and state in ('pending', 'leased', 'failed')",
+            "select outbox.replay(d.subscription_id, d.event_seq) from outbox.delivery d
+             join shop.orders o using (subscription_id, event_seq) where o.order_id < 20",
+        ] {
+            if query.starts_with("select outbox.replay")
+                && session.one::<bool>("select session_user = 'outbox_viewer'").await
+            {
+                continue;
+            }
+            let plan = plan(&session, query).await;
+            assert!(!plan.contains("Seq Scan on finished_s0"), "{query}\n{plan}");
+            assert!(plan.contains("InitPlan"), "a policy is in it: {query}\n{plan}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! One integration binary on a real PostgreSQL: each test has its own database, cloned from a template.
 //!
 //! In the order an event meets them: `produce`, `published`, `expand` (and `expand_plans`), `claim_and_record`; the policies
-//! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`, `audit`.
+//! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`, `rights`, `tenants`, `tenant_escapes`, `audit`.
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `egress`, `tls`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
 //! `schema_upgrade`, and all of it at once: `survival`.
@@ -45,6 +45,7 @@ mod properties;
 mod published;
 mod relays;
 mod retry_schedule;
+mod rights;
 mod roles;
 mod schema_upgrade;
 mod secrets;
@@ -54,6 +55,8 @@ mod stalls;
 mod status_watch;
 mod subscriptions;
 mod survival;
+mod tenant_escapes;
+mod tenants;
 mod tls;
 #[cfg(feature = "otlp")]
 mod traces;

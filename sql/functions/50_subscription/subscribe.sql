@@ -13,6 +13,7 @@ declare
     path    jsonpath;
     created outbox.new_subscription;
 begin
+    perform outbox_relay.require_tenant(coalesce(subscribe.tenant_id, 'default'));
     begin
         path := subscribe.filter::jsonpath;
     exception when others then

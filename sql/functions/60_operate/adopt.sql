@@ -13,6 +13,7 @@ declare
     moved    boolean := false;
     kept     bigint := 0;
 begin
+    perform outbox_relay.require_all_tenants();
     if coalesce(adopt.environment, '') !~ '^[A-Za-z0-9_.-]{1,63}$' then
         raise exception using errcode = 'OB031', message = format('environment %s is not acceptable', quote_nullable(adopt.environment)),
             hint = 'Use letters, digits, _, . and -, as production.';

@@ -10,6 +10,7 @@ as $$
 declare
     before_lock text;
 begin
+    perform outbox_relay.require_all_tenants();
     if define_event_type.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or octet_length(define_event_type.type) > 128 or define_event_type.type is null then
         raise exception using errcode = 'OB001', message = format('event type %s is not acceptable', quote_nullable(left(define_event_type.type, 150))),
             hint = 'Use words of letters, digits, _ and - with dots between them, 128 bytes at most, as order.created.';

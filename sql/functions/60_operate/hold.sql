@@ -4,6 +4,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 -- Stops all sending: nothing is expanded or claimed any more, attempts under way end. Lift it with outbox.release().
 begin
+    perform outbox_relay.require_all_tenants();
     if coalesce(hold.reason, '') = '' then
         raise exception using errcode = 'OB018', message = 'hold needs a reason',
             hint = 'Say why, for whoever finds it: select outbox.hold(''database moves at noon'').';

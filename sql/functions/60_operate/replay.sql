@@ -21,12 +21,14 @@ as $$
 -- Sends an event again to every subscription that has a delivery of it, or to the one named; returns how many.
 declare
     replayed bigint;
+    bound    constant text[] := outbox_relay.bound_tenants();
 begin
-    if not exists (select from outbox.event e where e.event_id = replay.event_id) then
+    if not exists (select from outbox.event e where e.event_id = replay.event_id and coalesce(e.tenant_id = any (bound), true)) then
         raise exception using errcode = 'OB021', message = format('there is no event %s', coalesce(replay.event_id::text, 'null')),
             hint = 'Its segment may have been dropped, see the setting retention.';
     elsif replay.tenant_id is not null
-        and not exists (select from outbox.event e where e.event_id = replay.event_id and e.tenant_id = replay.tenant_id) then
+        and not exists (select from outbox.event e where e.event_id = replay.event_id and e.tenant_id = replay.tenant_id
+            and coalesce(e.tenant_id = any (bound), true)) then
         raise exception using errcode = 'OB022', message = 'tenant mismatch',
             hint = 'The event does not belong to the tenant named in the call.';
     end if;
@@ -38,10 +40,11 @@ begin
         select v.subscription_id from outbox.delivery v
         join outbox.subscription s on s.subscription_id = v.subscription_id and s.unsubscribed_at is null
         where replay.subscription_id is null and v.event_seq = e.event_seq) d
-    where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id);
+    where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id) and coalesce(e.tenant_id = any (bound), true);
     perform outbox_relay.audit('replay', e.tenant_id, replay.subscription_id, e.event_seq,
         jsonb_build_object('event_id', replay.event_id, 'count', replayed))
-    from outbox.event e where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id);
+    from outbox.event e
+    where e.event_id = replay.event_id and e.tenant_id = coalesce(replay.tenant_id, e.tenant_id) and coalesce(e.tenant_id = any (bound), true);
     return replayed;
 end
 $$;

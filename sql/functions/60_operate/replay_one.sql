@@ -38,7 +38,8 @@ begin
             select v.tenant_id, v.addressed_to, v.priority, case when s.ordered then outbox_relay.queue_key(v.ordering_key) end as ordering_key,
                    outbox_relay.expanded_before(v.xact, v.event_seq, c.seen, c.target, c.position, c.floor_seq) as expanded into e
             from outbox.event v, lateral (select * from outbox_relay.cursor order by cursor_id desc limit 1) c
-            where v.event_seq = replay_one.event_seq;
+            where v.event_seq = replay_one.event_seq
+              and (v.tenant_id = s.tenant_id or outbox_relay.bound_tenants() is null);     -- or it tells that the event is there
             if not found then
                 raise exception using errcode = 'OB021', message = format('there is no event %s', coalesce(replay_one.event_seq::text, 'null')),
                     hint = 'Its segment may have been dropped, see the setting retention.';

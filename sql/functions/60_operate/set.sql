@@ -6,6 +6,7 @@ as $$
 declare
     s outbox.setting;
 begin
+    perform outbox_relay.require_all_tenants();
     select * into s from outbox.setting t where t.name = "set".name for no key update;
     if not found then
         raise exception using errcode = 'OB030', message = format('there is no setting %s', quote_nullable("set".name)),

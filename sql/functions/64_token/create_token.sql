@@ -22,6 +22,7 @@ begin
     elsif create_token.expires_in <= interval '0' then
         raise exception using errcode = 'OB018', message = 'expires_in is not positive', hint = 'Pass how long it is to be good, or leave it out.';
     end if;
+    perform outbox_relay.require_tenant(create_token.tenant_id);
     insert into outbox.token (role, tenant_id, description, created_by, expires_at)
     values (create_token.role, create_token.tenant_id, create_token.description, (outbox_relay.actor()).actor, now() + create_token.expires_in)
     returning token_id into id;

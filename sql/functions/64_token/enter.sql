@@ -3,7 +3,8 @@ returns table (token_id bigint, role text, tenant_id text, description text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 -- Who holds this credential (kind token: a token; kind session: a console's cookie), given by its SHA-256;
--- no row if nobody does. From here on the transaction acts in that name: see outbox_relay.actor.
+-- no row if nobody does. From here on the transaction acts in that name, see outbox_relay.actor, and is confined to
+-- the token's tenant, see outbox_relay.bound_tenants.
 -- A session ends when nothing was done for idle_limit, after twelve hours, and with its token. With touch false
 -- (what the console asks by itself) being here does not count as doing something.
 -- Called by the HTTP API twice a request: with touch in a transaction of its own, so that no request holds these
@@ -22,6 +23,7 @@ begin
         return;
     end if;
     perform set_config('outbox.actor', format('token %s', t.token_id) || coalesce(' (' || t.description || ')', ''), true);
+    perform set_config('outbox.tenant', coalesce(t.tenant_id, ''), true);
     if enter.touch then
         -- To the minute, and not if somebody else is at it: a request waits for no other.
         update outbox.token k set last_used_at = now()

@@ -4,9 +4,11 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 -- Refuses a token, and the console's sessions that began with it, from now on.
 declare
-    t outbox.token;
+    t     outbox.token;
+    bound constant text[] := outbox_relay.bound_tenants();
 begin
-    select * into t from outbox.token k where k.token_id = revoke_token.token_id for no key update;
+    select * into t from outbox.token k
+    where k.token_id = revoke_token.token_id and coalesce(coalesce(k.tenant_id, '') = any (bound), true) for no key update;
     if not found then
         raise exception using errcode = 'OB020', message = format('there is no token %s', coalesce(revoke_token.token_id::text, 'null')),
             hint = 'See select * from outbox.token.';

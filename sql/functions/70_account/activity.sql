@@ -14,6 +14,7 @@ declare
     step interval := make_interval(secs => least(greatest(activity.minutes, 5), 1440));
     last timestamptz := date_bin(step, clock_timestamp(), 'epoch');
 begin
+    perform outbox_relay.require_all_tenants();
     return query
     with sampled as materialized (
         select date_bin(step, s.taken_at - interval '1 millisecond', 'epoch') as at, s.*

@@ -12,18 +12,21 @@ declare
     e record;
     c outbox_relay.cursor;
     config pg_snapshot;
+    bound constant text[] := outbox_relay.bound_tenants();
 begin
     select * into c from outbox_relay.cursor order by cursor_id desc limit 1;
-    if not exists (select from outbox.event v where v.event_id = explain.event_id) then
+    if not exists (select from outbox.event v where v.event_id = explain.event_id and coalesce(v.tenant_id = any (bound), true)) then
         raise exception using errcode = 'OB021', message = format('there is no event %s', coalesce(explain.event_id::text, 'null')),
             hint = 'It was not committed, or its segment was dropped (setting retention).';
     elsif explain.tenant_id is not null
-        and not exists (select from outbox.event v where v.event_id = explain.event_id and v.tenant_id = explain.tenant_id) then
+        and not exists (select from outbox.event v where v.event_id = explain.event_id and v.tenant_id = explain.tenant_id
+            and coalesce(v.tenant_id = any (bound), true)) then
         raise exception using errcode = 'OB022', message = 'tenant mismatch',
             hint = 'The event does not belong to the tenant named in the call.';
     end if;
     for e in select v.*, outbox_relay.expanded_before(v.xact, v.event_seq, c.seen, c.target, c.position, c.floor_seq) as expanded
-             from outbox.event v where v.event_id = explain.event_id and v.tenant_id = coalesce(explain.tenant_id, v.tenant_id) loop
+             from outbox.event v where v.event_id = explain.event_id and v.tenant_id = coalesce(explain.tenant_id, v.tenant_id)
+               and coalesce(v.tenant_id = any (bound), true) loop
         config := case when e.expanded then outbox_relay.regime_of(e.xact, e.event_seq) end;
         return query
         select s.subscription_id, s.name,

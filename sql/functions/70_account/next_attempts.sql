@@ -11,7 +11,8 @@ with q as (
     join outbox.subscription s on s.subscription_id = q.subscription_id
     join outbox.retry_policy p on p.name = s.retry_policy
     where q.subscription_id = next_attempts.subscription_id and q.event_seq = next_attempts.event_seq
-      and q.next_attempt_at is distinct from 'infinity')
+      and q.next_attempt_at is distinct from 'infinity'
+      and coalesce(s.tenant_id = any ((select outbox_relay.bound_tenants())::text[]), true))
 select q.due from q where q.state <> 'leased'
 union all
 select q.due + sum(d.delay) over (order by d.place)

@@ -5,24 +5,27 @@ returns table (
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 -- How things stand, in one row. Reads what is outstanding and the index of dead letters, never history.
+-- Who is bound to tenants has the figures of theirs, and no log_head; relays, hold and environment are everybody's.
 --
 -- lag: how long the oldest event that waits for expansion, or the oldest delivery that a relay could send
 -- now, has waited; zero when nothing waits. What a pause, a circuit or a rate limit holds back does not count, nor
 -- what waits behind others of its subscription that are under way: lag is about the relays, not about receivers.
-with c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
+with bound as materialized (select outbox_relay.bound_tenants() as tenants),
+c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
 unexpanded as (
     -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
     select count(*) as count, min(case when substr(u.event_id::text, 15, 1) = '7'
         then to_timestamp(('x' || lpad(left(replace(u.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
         else u.occurred_at end) as oldest
     from c cross join lateral (
-        select e.event_id, e.occurred_at from outbox.event e
+        select e.event_id, e.occurred_at, e.tenant_id from outbox.event e
         where e.event_seq > c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)
         union all
-        select e.event_id, e.occurred_at from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
+        select e.event_id, e.occurred_at, e.tenant_id from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
         where e.event_seq > c.floor_seq and e.event_seq <= c.seen_seq
-          and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u),
+          and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u
+    where coalesce(u.tenant_id = any ((select tenants from bound)::text[]), true)),
 queued as (
     select coalesce(sum(q.pending), 0)::bigint as pending, coalesce(sum(q.leased), 0)::bigint as leased, coalesce(sum(q.failed), 0)::bigint as failed,
            min(q.due) filter (where s.active and s.rate_limit is null
@@ -34,13 +37,15 @@ queued as (
                count(*) filter (where q.state = 'failed') as failed, min(q.next_attempt_at) filter (where q.next_attempt_at <= now()) as due
         from outbox_relay.queue q group by q.subscription_id) q
     join outbox.subscription s using (subscription_id)
-    left join outbox.subscription_health h using (subscription_id)),
+    left join outbox.subscription_health h using (subscription_id)
+    where coalesce(s.tenant_id = any ((select tenants from bound)::text[]), true)),
 live as (
     select count(*) as relays, min(r.hold) as hold
     from outbox_relay.relay r where r.epoch in (select outbox_relay.live_epochs()))
-select (select last_value - (not is_called)::integer from outbox.event_event_seq_seq),
+select (select last_value - (not is_called)::integer from outbox.event_event_seq_seq, bound where bound.tenants is null),
        u.count, q.pending, q.leased, q.failed,
-       (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'),
+       (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'
+            and coalesce((select outbox_relay.bound_subscriptions()) @> f.subscription_id, true)),
        q.oldest_due,
        greatest(now() - least(u.oldest, q.oldest_left), interval '0'),
        l.relays,

@@ -157,6 +157,13 @@ impl Db {
         session
     }
 
+    /// A session of a login of its own, who can go back to nobody else's.
+    pub(crate) async fn login(&self, role: &str) -> Session {
+        let (client, _) = connect(&self.url().replacen("postgres@", &format!("{role}@"), 1)).await;
+        let pid = client.query_one("select pg_backend_pid()", &[]).await.expect("a process id").get(0);
+        Session { client: Arc::new(client), pid }
+    }
+
     /// A session and what it is notified of.
     pub(crate) async fn listener(&self, notification_channel: &str) -> Listener {
         let (client, mut connection) = tokio_postgres::connect(&self.url(), NoTls).await.expect("a connection");
