@@ -298,6 +298,9 @@ async fn a_secret_by_reference_never_reaches_the_database() {
     let mut expected = [outboxd::secrets::key_id(SECRET), outboxd::secrets::key_id(pair.expose())];
     expected.sort();
     assert_eq!(key_ids(&session, "a").await, expected);
+    let audited =
+        "select detail ->> 'key_id' from outbox.audit where action = 'name_key' and actor = 'relay' order by 1";
+    assert_eq!(session.all::<String>(audited).await, expected);
     session
         .wait_until(&format!(
             "select array_agg(key_id order by key_id) = '{{{}}}' from outbox.signing_key",
@@ -405,7 +408,7 @@ async fn a_key_is_replaced_while_relays_run() {
         "{done:?}"
     );
     let lost: String = session.one("select format('subscription %s, key %s', subscription_id, key_id) from outbox_relay.signing_secret order by 1 limit 1").await;
-    assert!(done.printed.contains("NOT opened: ") && done.printed.contains(&lost), "{done:?}");
+    assert!(done.printed.contains("NOT sealed anew: ") && done.printed.contains(&lost), "{done:?}");
     let withs: Vec<String> =
         session.all("select distinct sealed_with from outbox_relay.signing_secret order by sealed_with").await;
     let mut expected = vec![id_of(&new), id_of(&stray)];
@@ -495,4 +498,47 @@ async fn a_secret_is_sealed_only_if_it_is_still_the_one_that_was_read() {
     assert!(!relay.one::<bool>(&seal("'another'")).await);
     assert!(relay.one::<bool>(&seal("convert_to((select secret from outbox_relay.unsealed(1)), 'UTF8')")).await);
     assert_eq!(relay.one::<i64>("select count(*) from outbox_relay.unsealed(10)").await, 0);
+}
+
+#[tokio::test]
+async fn what_somebody_holds_is_left_by_rekey_and_said_and_all_else_is_sealed_anew() {
+    let db = Db::new().await;
+    let (session, other) = (db.session().await, db.session().await);
+    let (old, new) = (key(), key());
+    let first = session.subscribe("a").await;
+    session.subscribe("b").await;
+    assert_eq!(Outboxd::on(&db.url(), &["seal"]).set("OUTBOXD_SECRETS__KEY", &old).output().await.code, Some(0));
+    let rekey = || {
+        Outboxd::on(&db.url(), &["seal", "--rekey"])
+            .set("OUTBOXD_SECRETS__KEY", &new)
+            .set("OUTBOXD_SECRETS__OLD_KEYS", &format!("[\"{old}\"]"))
+    };
+    other
+        .run(&format!("begin; select from outbox_relay.signing_secret where subscription_id = {first} for update"))
+        .await;
+    let done = rekey().output().await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.printed.contains(&format!("NOT sealed anew: subscription {first}, key")), "{done:?}");
+    assert!(done.printed.contains("sealed anew: 1 that were"), "{done:?}");
+    other.run("rollback").await;
+    // Two at once: each secret is sealed by one of them.
+    let (one, two) = (rekey(), rekey());
+    let (one, two) = tokio::join!(one.output(), two.output());
+    assert_eq!((one.code, two.code), (Some(0), Some(0)), "{one:?} {two:?}");
+    let with: Vec<String> = session.all("select distinct sealed_with from outbox_relay.signing_secret").await;
+    assert_eq!(with, [id_of(&new)]);
+}
+
+#[tokio::test]
+async fn a_secret_is_offered_for_an_id_that_was_given_and_no_other() {
+    let db = Db::new().await;
+    let id = db.session().await.subscribe("a").await;
+    let relay = db.session_as("outbox_relay").await;
+    let offer = |id: i64| format!("select outbox_relay.offer_key({id}, 'k', 'whsec', null, 'x', 'k')");
+    for never_given in [id + 1, i64::MAX, 0, -1] {
+        relay.refused(&offer(never_given), "OB020").await;
+    }
+    relay.run(&offer(id)).await;
+    let next: i64 = relay.one("select id from outbox_relay.offer_for(null, null)").await;
+    relay.run(&offer(next)).await;
 }
