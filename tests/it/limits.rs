@@ -331,6 +331,24 @@ async fn large_payloads_are_all_delivered_by_a_relay_that_may_hold_few_of_them()
 }
 
 #[tokio::test]
+async fn a_payload_from_before_its_limit_was_lowered_is_sent() {
+    let db = Db::new().await;
+    let app = db.session().await;
+    app.allow_http().await;
+    let sink = Sink::accepting().await;
+    let endpoint = app.endpoint(&sink.url("/in"), "").await;
+    // Escaped they are six times as long as stored, and far beyond eight times the new limit.
+    app.run("insert into outbox.event (type, payload) select 'a', jsonb_build_object('k', repeat(E'\\x01', 100000)) from generate_series(1, 2)").await;
+    app.run("select outbox.set('max_payload_bytes', '1024')").await;
+    let _relay = Daemon::on(&db).await;
+    app.wait_for_state(endpoint.id, "succeeded", 2).await;
+    // Through the queue too.
+    app.run("select outbox.replay(event_id) from outbox.event").await;
+    app.wait_until("select count(*) = 4 from outbox.attempt where outcome = 'delivered'").await;
+    app.assert_accounted().await;
+}
+
+#[tokio::test]
 async fn a_payload_that_is_vast_when_written_is_given_up_and_nothing_else_suffers() {
     let db = Db::new().await;
     let app = db.session().await;

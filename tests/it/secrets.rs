@@ -251,7 +251,18 @@ async fn what_is_made_over_http_arrives_sealed() {
     seat.call("PATCH", &webhook, change("github")).await.ok();
     seat.call("PATCH", &webhook, change("standard")).await.ok();
 
-    assert_eq!(session.one::<i64>("select count(*) from outbox_relay.signing_secret").await, 5);
+    // Two of one name at once, for a token that is bound to a tenant, which has nothing to rotate elsewhere.
+    let bound: String = session.one("select outbox.create_token('operator', tenant_id => 'acme')").await;
+    let same = || {
+        let body = body("/same", json!({"name": "same", "filter": "$.never == 1"}));
+        seat.call_as(&bound, "POST", "/webhooks", body, &[])
+    };
+    let (one, two) = tokio::join!(same(), same());
+    let mut statuses = [one.status.as_u16(), two.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409], "{one:?} {two:?}");
+    seat.call_as(&bound, "POST", &path, Some(json!({})), &[]).await.problem(404);
+    assert_eq!(session.one::<i64>("select count(*) from outbox_relay.signing_secret").await, 6);
     assert!(session.one::<bool>(ALL_SEALED).await);
     assert_eq!(session.one::<i64>("select count(*) from outbox_relay.offered_key").await, 0);
     session.insert("a", "{}").await;
