@@ -459,3 +459,28 @@ async fn a_token_that_is_bound_names_nothing_that_stands_on_the_relays_hosts() {
     stage.app.refused(&format!(r#"select outbox_http.rotate_secret('{OWN}', '{{"subscription_id": {}, "body": {{"secret_ref": "env:OUTBOXD_SECRET_Y"}}}}')"#,
         stage.own.subscription_id), "OB080").await;
 }
+
+#[tokio::test]
+async fn who_asks_in_anothers_name_learns_nothing_and_a_wrapper_of_anothers_is_shown_nothing() {
+    let stage = Stage::new().await;
+    let (other, own) = (stage.role(OTHER, "viewer"), stage.login(OWN, "viewer").await);
+    assert_eq!(own.one::<Vec<String>>("select outbox_relay.bound_tenants()").await, [OWN]);
+    assert!(own.one::<Vec<String>>(&format!("select outbox_relay.bound_tenants('{other}')")).await.is_empty());
+    assert!(own.one::<bool>(&format!("select isempty(outbox_relay.bound_subscriptions('{other}'))")).await);
+    // A function of the other tenant's that runs with its owner's rights.
+    stage
+        .app
+        .run(&format!(
+            "create schema trap;
+             create function trap.seen() returns bigint language sql security definer as 'select count(*) from outbox.delivery';
+             grant usage on schema trap to {other}, outbox_viewer; alter function trap.seen() owner to {other}"
+        ))
+        .await;
+    assert_eq!(own.one::<i64>("select trap.seen()").await, 0);
+    assert!(stage.login(OTHER, "viewer").await.one::<i64>("select trap.seen()").await > 0);
+    let free = stage.login("free", "viewer").await;
+    assert_eq!(
+        free.one::<i64>("select trap.seen()").await,
+        free.one::<i64>(&format!("select count(*) from outbox.delivery where tenant_id = '{OTHER}'")).await
+    );
+}
