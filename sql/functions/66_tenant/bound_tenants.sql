@@ -9,8 +9,9 @@ as $$
 -- not, all are. So SET ROLE to a group that the login is a member of frees nobody, nor does a wrapper of somebody
 -- else's. If the caller is bound and whoever is behind it too, what both are bound to is left: a wrapper of another
 -- tenant's is shown nothing of whoever calls it, and who calls this with somebody's name learns no tenant of theirs.
--- Superusers and the owner of the schema are not bound: they could unbind themselves. Nor is the relay, which works for all; a request of the HTTP API is confined to its token's tenant by outbox_relay.enter in outbox.tenant,
--- which is believed from the relay alone.
+-- Superusers and the owner of the schema are not bound: they could unbind themselves. Nor is the relay, which works
+-- for all; a request of the HTTP API is confined to its token's tenant by outbox_relay.enter in outbox.tenant, which is
+-- believed from the relay alone.
 -- Called once a statement by the policies, and by the functions that operators and producers call; never by the relay's.
 declare
     tenants text[];
