@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::Type;
 use tokio_postgres::{NoTls, Row};
 
+/// What outbox_relay.begin_trial allows at most, twice the largest filter_timeout, and time to be told. A shorter
+/// database.statement_timeout, which is for all other calls, must not keep a filter from being found.
+const LONGEST_TRIAL: Duration = Duration::from_secs(25);
+
 impl Db {
     /// Tries the filters of the next events, one at a time, for as long as the setting `filter_timeout` allows.
     ///
@@ -12,9 +16,10 @@ impl Db {
     /// If the database cannot be asked, or if it was not a filter that took the time.
     pub async fn try_filters(&self, epoch: i32, events: i32, trial: &Trial) -> Result<Tried, DbError> {
         let began = Instant::now();
-        let result = match tokio::time::timeout(self.timeout, self.try_filters_now(epoch, events, trial)).await {
+        let timeout = self.timeout.max(LONGEST_TRIAL);
+        let result = match tokio::time::timeout(timeout, self.try_filters_now(epoch, events, trial)).await {
             Ok(result) => result,
-            Err(_) => Err(DbError::Timeout(self.timeout)),
+            Err(_) => Err(DbError::Timeout(timeout)),
         };
         self.metrics.called("try_filters", if result.is_ok() { "ok" } else { "failed" }, began.elapsed());
         result

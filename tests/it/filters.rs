@@ -1,6 +1,8 @@
 //! A filter that takes for ever on some payload: whose it is is found out, and nobody else pays for it twice.
 
-use crate::support::{Daemon, Db, Relay, Session, Sink, expect_error};
+use crate::support::{Daemon, Db, PATIENCE, Relay, Session, Sink, expect_error};
+use outboxd::config::{ConnectSettings, TlsMode};
+use std::time::Duration;
 
 /// An odd number of x is no even one, and the expression has to try them all: minutes for some thousand.
 const SLOW: &str = r#"$.s like_regex "^(x+)(x+)(x+)\\1\\2\\3$""#;
@@ -190,6 +192,23 @@ async fn honest_filters_are_never_suspected_and_those_found_out_are_passed_over(
     relay.session.run("begin; select outbox_relay.begin_trial()").await;
     assert_eq!(try_filters(&relay, 1000, (101, 0), &[]).await, (Some(version), false));
     relay.session.run("commit").await;
+}
+
+#[tokio::test]
+async fn the_time_of_a_trial_is_the_settings_and_not_that_of_other_calls() {
+    let (db, app) = stage().await;
+    let relay = Relay::new(&db).await;
+    app.run("select outbox.set('filter_timeout', '500 milliseconds')").await;
+    let slow = app.subscribe_with("*", &format!("filter => '{SLOW}'")).await;
+    app.run(&insert_slow("default", 4001)).await;
+    let version: i64 =
+        app.one(&format!("select version from outbox.subscription where subscription_id = {slow}")).await;
+    let settings = ConnectSettings { server: db.url().parse().expect("a URL"), tls: TlsMode::Disable };
+    let pool = outboxd::connect::pool(&settings, 1, PATIENCE).expect("a pool");
+    // As with a database.statement_timeout that is shorter than twice filter_timeout.
+    let calls = outboxd::db::Db::new(pool, Duration::from_millis(50), false, outboxd::metrics::Metrics::default());
+    let tried = calls.try_filters(relay.epoch, 10, &outboxd::db::Trial::default()).await.expect("it is found");
+    assert_eq!(tried.suspect, Some(version));
 }
 
 #[tokio::test]
