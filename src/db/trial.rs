@@ -2,8 +2,9 @@
 
 use super::{Db, DbError, Params, Trial, Tried};
 use std::time::{Duration, Instant};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{NoTls, Row};
+use tracing::warn;
 
 /// What outbox_relay.begin_trial allows at most, twice the largest filter_timeout, and time to be told. A shorter
 /// database.statement_timeout, which is for all other calls, must not keep a filter from being found.
@@ -84,7 +85,12 @@ impl Db {
             return Ok(result?);
         }
         // It may reach the server late: nothing else is to run on this connection, or that would be cancelled.
-        let cancel = tokio::spawn(async move { token.cancel_query(NoTls).await });
+        let tls = self.tls.clone();
+        let cancel = tokio::spawn(async move {
+            if let Err(error) = token.cancel_query(tls).await {
+                warn!(%error, "the server could not be asked to stop; statement_timeout is waited for");
+            }
+        });
         let result = tokio::time::timeout(self.timeout, &mut query).await;
         drop(query);
         drop(deadpool_postgres::Object::take(client));
