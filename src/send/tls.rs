@@ -235,7 +235,7 @@ mod tests {
             (TlsOptions { pins: &pins(&good[..40]), ..no_options }, "tls_pins"),
             (TlsOptions { identity: Some("hunter2"), ..no_options }, "tls_client"),
         ] {
-            let error = own(&roots, options).err().expect("it is not usable");
+            let Err(error) = own(&roots, options) else { panic!("it is not usable") };
             assert!(error.contains(words) && !error.contains("hunter2"), "{error}");
         }
         assert!(own(&roots, TlsOptions { pins: &pins(&good), ..no_options }).is_ok());
