@@ -9,6 +9,7 @@
 //! taken only into free room, and not at all while results wait unrecorded. A backlog stays in the log, or as pending
 //! rows.
 
+mod housekeeping;
 mod lanes;
 mod leasing;
 mod observe;
@@ -17,15 +18,15 @@ mod slow;
 
 use crate::attempt;
 use crate::config::ConnectSettings;
-use crate::db::{Db, DbError, HealthDelta, Tick};
+use crate::db::{Db, HealthDelta};
 use crate::endpoint::Endpoints;
 use crate::lease::{Leased, Work};
 use crate::metrics::{Metrics, Sample, Wakeup};
 use crate::record::{self, Attempt, Held};
-use crate::secrets::Secrets;
 use crate::send::Sender;
 use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
+use housekeeping::Housekept;
 use lanes::Lanes;
 use slow::Slow;
 use std::collections::HashMap;
@@ -36,14 +37,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 /// Most results recorded in one call.
 const RECORD_LIMIT: usize = 512;
 /// How often the database is told that the relay lives, and asked how things stand.
 const TICK: Duration = Duration::from_secs(1);
-/// How often segments and retention are looked after.
-const MAINTAIN: Duration = Duration::from_secs(60);
 /// Between two looks at the log while a writer's open transaction keeps the relay from sleeping.
 const DOOR_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 /// Rung again within this time, a relay is busy: it leaves the door, and producers stop notifying.
@@ -166,12 +165,6 @@ pub struct Relay {
     hold: Option<String>,
     /// Told to stop: until when attempts under way may end.
     drain_until: Option<Instant>,
-}
-
-struct Housekept {
-    epoch: i32,
-    tick: Result<Tick, DbError>,
-    unwritten: Vec<(i64, HealthDelta)>,
 }
 
 enum Happened {
@@ -390,24 +383,6 @@ impl Relay {
         self.recording = Some(tokio::spawn(record::record(self.db.clone(), self.settings.name.clone(), batch)));
     }
 
-    fn start_housekeeping(&mut self, now: Instant) {
-        self.tick_at = now + TICK;
-        let maintain = self.has_ticked && now >= self.maintain_at && self.hold.is_none() && self.drain_until.is_none();
-        if maintain {
-            self.maintain_at = now + MAINTAIN;
-        }
-        let deltas: Vec<_> = self.health.drain().collect();
-        let sample = self.take_sample(now);
-        self.housekeeping = Some(tokio::spawn(housekeep(
-            self.db.clone(),
-            self.epoch,
-            deltas,
-            sample,
-            maintain,
-            self.endpoints.secrets().clone(),
-        )));
-    }
-
     fn on_heard(&mut self, heard: Heard) {
         let now = Instant::now();
         if heard.lost {
@@ -494,44 +469,6 @@ impl Relay {
         }
     }
 
-    async fn on_housekept(&mut self, housekept: Housekept) {
-        record::put_back(&mut self.health, housekept.unwritten);
-        self.results.append(&mut self.held_up);
-        let tick = match housekept.tick {
-            Ok(tick) => tick,
-            Err(error) => {
-                warn!(%error, "the tick failed");
-                return;
-            }
-        };
-        self.has_ticked = true;
-        self.excerpt_bytes = tick.response_excerpt_bytes;
-        self.circuit_failures = if tick.circuit_failures == 0 { i64::MAX } else { tick.circuit_failures };
-        self.endpoints.allow_insecure_http(tick.allow_insecure_http);
-        if tick.handed_back > 0 {
-            info!(deliveries = tick.handed_back, "a relay is gone; what it had leased is due at once");
-            self.due_at = Some(Instant::now());
-        }
-        if tick.fenced && housekept.epoch == self.epoch {
-            error!(epoch = self.epoch, "this relay was taken for dead; it begins again");
-            self.epoch = 0;
-            self.lose_direct();
-        }
-        if tick.hold != self.hold {
-            match &tick.hold {
-                Some(reason) => warn!(reason, "on hold: nothing is sent"),
-                None => {
-                    info!("the hold is lifted");
-                    self.log_wanted = true;
-                    self.due_at = Some(Instant::now());
-                }
-            }
-            self.lease_at = Instant::now();
-            self.hold = tick.hold;
-        }
-        self.keep_or_leave_bell().await;
-    }
-
     fn due_within(&mut self, wait: Duration) {
         let at = Instant::now() + wait;
         self.due_at = Some(self.due_at.map_or(at, |earlier| earlier.min(at)));
@@ -582,44 +519,6 @@ impl Relay {
             Err(_) => warn!("stopped; the database did not answer, so the leases are handed back when it notices"),
         }
     }
-}
-
-async fn housekeep(
-    db: Db,
-    epoch: i32,
-    deltas: Vec<(i64, HealthDelta)>,
-    sample: Option<(Duration, Sample)>,
-    maintain: bool,
-    secrets: Arc<Secrets>,
-) -> Housekept {
-    let tick = db.tick(epoch).await;
-    let mut unwritten = deltas;
-    if !unwritten.is_empty() {
-        match db.add_health(&unwritten).await {
-            Ok(written) => unwritten.retain(|(id, _)| !written.contains(id)),
-            Err(error) => warn!(%error, "health could not be written; it is kept"),
-        }
-    }
-    if let Some((span, sample)) = sample
-        && let Err(error) = db.add_sample(epoch, span, &sample).await
-    {
-        warn!(%error, "a sample of the activity could not be kept");
-    }
-    if maintain {
-        match db.maintain().await {
-            Ok(done) => done.iter().for_each(|line| info!(done = line, "maintained")),
-            Err(error) => warn!(%error, "maintenance failed"),
-        }
-    }
-    if tick.as_ref().is_ok_and(|tick| tick.unsealed) && secrets.keyring.current().is_some() {
-        match db.seal_found(&secrets.keyring).await {
-            Ok(0) => {} // another relay was first
-            Ok(secrets) => info!(secrets, "sealed what was made in SQL"),
-            Err(error) => warn!(%error, "secrets could not be sealed; it is tried again"),
-        }
-    }
-    debug!(epoch, "tick");
-    Housekept { epoch, tick, unwritten }
 }
 
 /// The result of a call under way; never, if there is none. Cancel safe.

@@ -3,7 +3,7 @@
 use super::{Exit, fail};
 use crate::config::Config;
 use crate::secrets::{self, SealingError, SealingKey};
-use crate::{connect, schema};
+use crate::{connect, db, schema};
 
 /// Flags of `outboxd seal`.
 #[derive(clap::Args)]
@@ -46,11 +46,30 @@ pub async fn seal(config: &Config, arguments: &Arguments) -> Exit {
     if let Err(e) = schema::verify(&client).await {
         return fail(e);
     }
+    match other_environment(config, &client).await {
+        Ok(None) => {}
+        Ok(Some(environment)) => {
+            return fail(format_args!(
+                "the database belongs to environment {environment}, whose relays may not have this key: set relay.environment"
+            ));
+        }
+        Err(e) => return fail(schema::describe(&e)),
+    }
     match secrets::seal_found(&client, keyring).await {
         Ok(count) => println!("sealed {count} that were plain, with the key {}", current.id()),
         Err(e) => return fail(e),
     }
     if arguments.rekey { rekey(&client, config).await } else { Exit::Done }
+}
+
+/// The environment the database belongs to, if it is another one: what is sealed there must open there.
+pub(super) async fn other_environment(
+    config: &Config,
+    client: &tokio_postgres::Client,
+) -> Result<Option<String>, tokio_postgres::Error> {
+    let status = db::status(client).await?;
+    let found = status["environment"].as_str().filter(|found| *found != config.relay.environment);
+    Ok(found.map(str::to_owned))
 }
 
 async fn rekey(client: &tokio_postgres::Client, config: &Config) -> Exit {

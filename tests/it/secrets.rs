@@ -496,3 +496,24 @@ async fn a_secret_is_sealed_only_if_it_is_still_the_one_that_was_read() {
     assert!(relay.one::<bool>(&seal("convert_to((select secret from outbox_relay.unsealed(1)), 'UTF8')")).await);
     assert_eq!(relay.one::<i64>("select count(*) from outbox_relay.unsealed(10)").await, 0);
 }
+
+#[tokio::test]
+async fn nothing_is_sealed_in_a_database_of_another_environment() {
+    let (db, session, sink) = stage().await;
+    session.run("select outbox.adopt('production')").await;
+    session.endpoint(&sink.url("/in"), "").await;
+    let staging = key();
+    let mut relay = sealing(&db, "relay-1", &staging).set("OUTBOXD_RELAY__ENVIRONMENT", "staging").spawn();
+    relay.wait_for_log("on hold: nothing is sent").await;
+    let output = Outboxd::on(&db.url(), &["seal"])
+        .set("OUTBOXD_SECRETS__KEY", &staging)
+        .set("OUTBOXD_RELAY__ENVIRONMENT", "staging")
+        .output()
+        .await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.complained.contains("belongs to environment production"), "{output:?}");
+    relay.kill();
+    assert!(!session.one::<bool>(ALL_SEALED).await, "it has a key that production has not");
+    let _ours = sealing(&db, "relay-2", &key()).set("OUTBOXD_RELAY__ENVIRONMENT", "production").spawn();
+    session.wait_until(ALL_SEALED).await;
+}

@@ -229,13 +229,13 @@ const FUNCTIONS: [(&str, Rule); 34] = [
     ("outbox.resume(bigint,text)", Rule::Own("select outbox.resume({s})")),
     ("outbox.retry_schedule(text)", Rule::Shared("select count(*) from outbox.retry_schedule()")),
     ("outbox.revoke_token(bigint,text)", Rule::Own("select outbox.revoke_token({k})")),
-    ("outbox.rotate_secret(bigint,interval,text,text)", Rule::Own("select outbox.rotate_secret({s})")),
+    ("outbox.rotate_secret(bigint,interval,text,text,text)", Rule::Own("select outbox.rotate_secret({s})")),
     ("outbox.send_test(bigint,text,jsonb,text)", Rule::Own("select outbox.send_test({s})")),
     ("outbox.set(text,text)", Rule::All("select outbox.set('retention', '40 days')")),
     ("outbox.skip(bigint,bigint,text)", Rule::Own("select outbox.skip({s}, {e})")),
     ("outbox.status()", Rule::Confined("select dead_letters - 1 from outbox.status()")),
     (
-        "outbox.subscribe(text,text[],text,text,text,text,jsonb,text,text,text,interval,integer,numeric,boolean,text,text)",
+        "outbox.subscribe(text,text[],text,text,text,text,jsonb,text,text,text,interval,integer,numeric,boolean,text,text,jsonb,text)",
         Rule::Own("select outbox.subscribe('https://hooks.example.com/in', '{a}', tenant_id => '{t}')"),
     ),
     (
