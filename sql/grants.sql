@@ -59,7 +59,7 @@ grant execute on function outbox_http.tenant_of, outbox_http.require_unbound, ou
     outbox_http.explain_event, outbox_http.get_activity, outbox_http.get_delivery, outbox_http.get_event_type, outbox_http.get_status,
     outbox_http.get_webhook, outbox_http.list_audit, outbox_http.list_deliveries, outbox_http.list_event_types, outbox_http.list_relays,
     outbox_http.list_retry_policies, outbox_http.list_settings, outbox_http.list_tokens, outbox_http.list_webhook_deliveries, outbox_http.list_webhooks to outbox_viewer, outbox_operator;
-grant execute on function outbox_http.get_event,
+grant execute on function outbox_http.get_event, outbox_http.refuse_reference,
     outbox_http.archive_event_type, outbox_http.cancel_delivery, outbox_http.change_setting, outbox_http.create_webhook, outbox_http.define_event_type,
     outbox_http.delete_webhook, outbox_http.get_event, outbox_http.hold, outbox_http.park_delivery, outbox_http.pause_webhook,
     outbox_http.release, outbox_http.replay_deliveries, outbox_http.replay_delivery, outbox_http.replay_failed, outbox_http.replay_missing,

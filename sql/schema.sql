@@ -1216,6 +1216,7 @@ declare
     b       jsonb := request -> 'body';
     created outbox.new_subscription;
 begin
+    perform outbox_http.refuse_reference(tenant, b);
     select * into created from outbox.subscribe(b ->> 'url', array(select jsonb_array_elements_text(b -> 'event_types')),
         tenant_id => coalesce(outbox_http.tenant_of(tenant, b ->> 'tenant_id'), 'default'), name => b ->> 'name', secret => b ->> 'secret',
         filter => b ->> 'filter', headers => coalesce(b -> 'headers', '{}'), signature => coalesce(b ->> 'signature', 'standard'),
@@ -2028,6 +2029,26 @@ $$;
 
 COMMENT ON FUNCTION outbox_http.publish_event(tenant text, request jsonb) IS 'POST /events';
 
+CREATE FUNCTION outbox_http.refuse_reference(bound text, body jsonb, is_named_before text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses a name of something on the relays' hosts to a token that is bound to a tenant, see
+-- outbox_relay.refuse_reference; that one judges the database role as well. is_named_before: tls.client as it stands.
+declare
+    what text := case
+        when body ->> 'secret_ref' is not null then 'secret_ref'
+        when body #> '{tls,client}' is not null and body #>> '{tls,client}' is distinct from is_named_before then 'tls.client' end;
+begin
+    if bound is not null and what is not null then
+        raise exception using errcode = 'OB080', message = format('%s names what stands on the relays'' hosts, for all tenants, and the token is bound to one', what),
+            hint = 'Pass the secret itself, or leave it out and one is made; or ask somebody whose token is for all tenants to set the reference.';
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_http.refuse_reference(bound text, body jsonb, is_named_before text) IS 'Refuses a reference to the relays'' hosts to a token that is bound to a tenant.';
+
 CREATE FUNCTION outbox_http.release(tenant text, request jsonb) RETURNS json
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2164,6 +2185,7 @@ declare
     s       outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
     created outbox.new_key;
 begin
+    perform outbox_http.refuse_reference(tenant, request -> 'body');
     select * into created from outbox.rotate_secret(s.subscription_id, overlap => (request #>> '{body,overlap}')::interval,
         secret => request #>> '{body,secret}', tenant_id => tenant, secret_ref => request #>> '{body,secret_ref}');
     return json_build_object('secret', created.secret, 'key_id', created.key_id, 'keys', outbox_http.live_keys(s.subscription_id));
@@ -2296,6 +2318,7 @@ declare
     s    outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
     path jsonpath;
 begin
+    perform outbox_http.refuse_reference(tenant, b, s.tls ->> 'client');
     begin
         path := (b ->> 'filter')::jsonpath;
     exception when others then
@@ -2473,6 +2496,7 @@ begin
                 hint = 'Pass the secret, or a reference to where the relay finds it.';
         end if;
         perform outbox_relay.check_reference(add_key.secret_ref);
+        perform outbox_relay.refuse_reference('secret_ref');
         if exists (select from outbox_relay.signing_secret x join outbox.signing_key k using (subscription_id, key_id)
                 where x.subscription_id = add_key.subscription_id and x.secret_ref = add_key.secret_ref
                   and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())) then
@@ -2758,26 +2782,35 @@ CREATE FUNCTION outbox_relay.bound_tenants(caller name DEFAULT NULL::name) RETUR
 -- Judged are the user of the session, the role it has set, and the caller, which is current_user in a policy and
 -- nobody in a function with its owner's rights: if any of them is bound, or a member of a role that is, inherited or
 -- not, all are. So SET ROLE to a group that the login is a member of frees nobody, nor does a wrapper of somebody
--- else's. Superusers and the owner of the schema are not bound: they could unbind themselves. Nor is the relay, which
--- works for all; a request of the HTTP API is confined to its token's tenant by outbox_relay.enter in outbox.tenant,
--- which is believed from the relay alone.
+-- else's. If the caller is bound and whoever is behind it too, what both are bound to is left: a wrapper of another
+-- tenant's is shown nothing of whoever calls it, and who calls this with somebody's name learns no tenant of theirs.
+-- Superusers and the owner of the schema are not bound: they could unbind themselves. Nor is the relay, which works
+-- for all; a request of the HTTP API is confined to its token's tenant by outbox_relay.enter in outbox.tenant, which is
+-- believed from the relay alone.
 -- Called once a statement by the policies, and by the functions that operators and producers call; never by the relay's.
 declare
     tenants text[];
+    callers text[];
     claimed text := nullif(current_setting('outbox.tenant', true), '');
     relay   oid;
 begin
     -- Where nobody is bound that is all it costs.
     if exists (select from outbox_relay.role_tenant) then
         relay := (select r.oid from pg_roles r where r.rolname = 'outbox_relay');
-        with recursive held (role) as (
-            select r.oid from pg_roles r
-            where r.rolname in (session_user, current_setting('role')::name, bound_tenants.caller) and not r.rolsuper
+        with recursive held (role, is_callers) as (
+            select r.oid, w.is_callers
+            from (values (session_user, false), (current_setting('role')::name, false), (bound_tenants.caller, true)) w (name, is_callers)
+            join pg_roles r on r.rolname = w.name
+            where not r.rolsuper
               and r.oid <> (select n.nspowner from pg_namespace n where n.nspname = 'outbox')
               and pg_has_role(r.oid, relay, 'member') is not true
             union
-            select m.roleid from held h join pg_auth_members m on m.member = h.role)
-        select array_agg(distinct b.tenant_id) into tenants from held h join outbox_relay.role_tenant b on b.role = h.role;
+            select m.roleid, h.is_callers from held h join pg_auth_members m on m.member = h.role)
+        select array_agg(distinct b.tenant_id) filter (where not h.is_callers), array_agg(distinct b.tenant_id) filter (where h.is_callers)
+        into tenants, callers
+        from held h join outbox_relay.role_tenant b on b.role = h.role;
+        tenants := case when tenants is null then callers when callers is null then tenants
+            else array(select unnest(tenants) intersect select unnest(callers)) end;
     end if;
     if claimed is not null
         and (select pg_has_role(session_user, r.oid, 'member') from pg_roles r where r.rolname = 'outbox_relay') then
@@ -3250,6 +3283,9 @@ begin
     end if;
     perform outbox_relay.check_headers(new.headers, new.signature_header);
     perform outbox_relay.check_tls(new.tls, new.url);
+    if new.tls ? 'client' and (tg_op = 'INSERT' or new.tls ->> 'client' is distinct from old.tls ->> 'client') then
+        perform outbox_relay.refuse_reference('tls.client');
+    end if;
     if tg_op = 'UPDATE' and new.signature <> old.signature then
         -- What signs now must fit the new profile.
         perform outbox_relay.check_stored(new.signature, x.secret, x.form)
@@ -4587,7 +4623,11 @@ CREATE FUNCTION outbox_relay.name_key(subscription_id bigint, key_id text, true_
     AS $$
 -- Gives a key that is kept by reference the id of the secret that a relay has read, and what else is public of it.
 -- False if another relay was first, or the subscription has that secret under another key, which keeps the id.
--- Attempts are logged under the true id from the first on. Called by relays.
+-- Attempts are logged under the true id from the first on. A new id, or another public key for receivers to trust,
+-- leaves a row in the audit. Called by relays.
+declare
+    was_public text;
+    new_public text;
 begin
     if not exists (select from outbox_relay.signing_secret x
             where x.subscription_id = name_key.subscription_id and x.key_id = name_key.key_id and x.secret_ref is not null)
@@ -4595,10 +4635,16 @@ begin
             where k.subscription_id = name_key.subscription_id and k.key_id = name_key.true_key_id)) then
         return false;
     end if;
-    update outbox.signing_key k
-    set key_id = name_key.true_key_id,
-        public_key = case when k.algorithm = 'ed25519' then name_key.public_key end
+    select k.public_key, case when k.algorithm = 'ed25519' then name_key.public_key end into was_public, new_public
+    from outbox.signing_key k where k.subscription_id = name_key.subscription_id and k.key_id = name_key.key_id for update;
+    update outbox.signing_key k set key_id = name_key.true_key_id, public_key = new_public
     where k.subscription_id = name_key.subscription_id and k.key_id = name_key.key_id;
+    if name_key.true_key_id <> name_key.key_id or new_public is distinct from was_public then
+        perform set_config('outbox.actor', 'relay', true);
+        perform outbox_relay.audit('name_key', s.tenant_id, s.subscription_id,
+            detail => jsonb_build_object('key_id', name_key.true_key_id, 'was', name_key.key_id, 'public_key', new_public))
+        from outbox.subscription s where s.subscription_id = name_key.subscription_id;
+    end if;
     update outbox_relay.signing_secret x set form = name_key.form
     where x.subscription_id = name_key.subscription_id and x.key_id = name_key.true_key_id and x.form is distinct from name_key.form;
     return true;
@@ -4644,29 +4690,45 @@ $$;
 COMMENT ON FUNCTION outbox_relay.offer_for(subscription_id bigint, tenant_id text) IS 'What the daemon seals a secret for.';
 
 CREATE FUNCTION outbox_relay.offer_key(subscription_id bigint, key_id text, form text, public_key text, sealed bytea, sealed_with text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- Hands a sealed secret to outbox.subscribe or outbox.rotate_secret, called later in this transaction in the name
 -- and role of whoever asks: what they could not give themselves, since a key id that is not the secret's, or an
 -- id of a subscription yet to come, would be theirs to choose. Called by the HTTP API.
-insert into outbox_relay.offered_key (subscription_id, key_id, form, public_key, sealed, sealed_with)
-values (offer_key.subscription_id, offer_key.key_id, offer_key.form, offer_key.public_key, offer_key.sealed, offer_key.sealed_with)
+begin
+    -- One that nobody was given by offer_for would be in the way of the subscription that gets it later.
+    if offer_key.subscription_id not between 1 and coalesce(pg_sequence_last_value(pg_get_serial_sequence('outbox.subscription', 'subscription_id')::regclass), 0) then
+        raise exception using errcode = 'OB020', message = format('there is no subscription %s', offer_key.subscription_id),
+            hint = 'outbox_relay.offer_for says for which a secret can be offered.';
+    end if;
+    insert into outbox_relay.offered_key (subscription_id, key_id, form, public_key, sealed, sealed_with)
+    values (offer_key.subscription_id, offer_key.key_id, offer_key.form, offer_key.public_key, offer_key.sealed, offer_key.sealed_with);
+end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.offer_key(subscription_id bigint, key_id text, form text, public_key text, sealed bytea, sealed_with text) IS 'Hands a sealed secret to outbox.subscribe or outbox.rotate_secret.';
 
-CREATE FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) RETURNS void
+CREATE FUNCTION outbox_relay.open_session(token_sha256 bytea, sha256 bytea) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
--- A browser has signed in with a token: from now on the cookie with this SHA-256 stands for it.
-insert into outbox_relay.session (sha256, token_id) values (open_session.sha256, open_session.token_id);
-select outbox_relay.audit('sign_in', t.tenant_id, detail => jsonb_build_object('token_id', t.token_id))
-from outbox.token t where t.token_id = open_session.token_id;
+-- A browser has signed in with a token: from now on the cookie with this SHA-256 stands for it. False if the token
+-- is not good. It is known by its hash, which only who came with it has, not by its number, which can be guessed:
+-- the relay's login alone must not become somebody.
+with opened as (
+    insert into outbox_relay.session (sha256, token_id)
+    select open_session.sha256, t.token_id
+    from outbox_relay.token_hash h join outbox.token t using (token_id)
+    where h.sha256 = open_session.token_sha256 and t.revoked_at is null and (t.expires_at is null or t.expires_at > now())
+    returning token_id),
+noted as (
+    select outbox_relay.audit('sign_in', t.tenant_id, detail => jsonb_build_object('token_id', t.token_id))
+    from opened o join outbox.token t using (token_id))
+select count(*) > 0 from noted;
 $$;
 
-COMMENT ON FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) IS 'Begins a session of the console.';
+COMMENT ON FUNCTION outbox_relay.open_session(token_sha256 bytea, sha256 bytea) IS 'Begins a session of the console.';
 
 CREATE FUNCTION outbox_relay.park_behind(subscription_id bigint, event_seq bigint, ordering_key text) RETURNS boolean
     LANGUAGE plpgsql
@@ -4743,19 +4805,21 @@ CREATE FUNCTION outbox_relay.payload_text(payload jsonb) RETURNS text
 -- A payload as it is sent, or null if that is beyond all bounds: a number such as 1e131071 takes ten bytes in jsonb
 -- and 131072 as text, so that a small payload can be written into more than PostgreSQL lets a value be, and
 -- nothing interrupts it for seconds. Eight times max_payload_bytes is more than an honest payload reaches: the
--- dearest of texts is \u0001 for one byte.
+-- dearest of texts is \u0001 for one byte. Of a payload that is larger than the limit of today, which was lowered
+-- since, it is eight times its own size: it was accepted, and is sent.
 --
 -- What is larger than 2000 bytes is weighed before it is written: its parts one by one, and of a large part the
 -- numbers that could be long (a walk, four times as dear as writing it). Small ones are written as they are.
 -- Called by expand and claim for what is not small.
 declare
-    most    constant bigint := 8 * outbox_relay.limit_of('max_payload_bytes')::bigint;
+    size    constant bigint := pg_column_size(payload #> '{}');
+    most    constant bigint := 8 * greatest(outbox_relay.limit_of('max_payload_bytes'), size);
     weight  bigint := 0;
     part    jsonb;
     n       jsonb;
     written text;
 begin
-    if pg_column_size(payload #> '{}') > 2000 then
+    if size > 2000 then
         for part in select e.value from jsonb_array_elements(case when jsonb_typeof(payload) = 'array' then payload else '[]' end) e
                     union all
                     select o.value from jsonb_each(case when jsonb_typeof(payload) = 'object' then payload else '{}' end) o loop
@@ -5213,6 +5277,23 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox_relay.refuse_event() IS 'Trigger: names what is wrong with an event and what to do.';
+
+CREATE FUNCTION outbox_relay.refuse_reference(what text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Refuses a name of something on the relays' hosts to whoever is bound to tenants: the names are everybody's, and who
+-- may name another tenant's secret can have the relay sign or authenticate with it. Called by add_key and by the
+-- trigger on outbox.subscription.
+begin
+    if outbox_relay.bound_tenants() is not null then
+        raise exception using errcode = 'OB080', message = format('%s names what stands on the relays'' hosts, for all tenants, and the role or token is bound to some', what),
+            hint = 'Pass the secret itself, or leave it out and one is made; or ask somebody who is not bound to set the reference. See docs/tenants.md.';
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.refuse_reference(what text) IS 'Refuses a reference to the relays'' hosts to whoever is bound to tenants.';
 
 CREATE FUNCTION outbox_relay.refuse_type() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7237,6 +7318,9 @@ GRANT ALL ON FUNCTION outbox_http.position_of(cursor text, parts integer) TO out
 REVOKE ALL ON FUNCTION outbox_http.publish_event(tenant text, request jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_http.publish_event(tenant text, request jsonb) TO outbox_producer;
 
+REVOKE ALL ON FUNCTION outbox_http.refuse_reference(bound text, body jsonb, is_named_before text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_http.refuse_reference(bound text, body jsonb, is_named_before text) TO outbox_operator;
+
 REVOKE ALL ON FUNCTION outbox_http.release(tenant text, request jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_http.release(tenant text, request jsonb) TO outbox_operator;
 
@@ -7441,8 +7525,8 @@ GRANT ALL ON FUNCTION outbox_relay.offer_for(subscription_id bigint, tenant_id t
 REVOKE ALL ON FUNCTION outbox_relay.offer_key(subscription_id bigint, key_id text, form text, public_key text, sealed bytea, sealed_with text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.offer_key(subscription_id bigint, key_id text, form text, public_key text, sealed bytea, sealed_with text) TO outbox_relay;
 
-REVOKE ALL ON FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.open_session(token_id bigint, sha256 bytea) TO outbox_relay;
+REVOKE ALL ON FUNCTION outbox_relay.open_session(token_sha256 bytea, sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.open_session(token_sha256 bytea, sha256 bytea) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.park_behind(subscription_id bigint, event_seq bigint, ordering_key text) FROM PUBLIC;
 
@@ -7461,6 +7545,8 @@ GRANT ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscriptio
 REVOKE ALL ON FUNCTION outbox_relay.refuse_bound() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.refuse_event() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.refuse_reference(what text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.refuse_type() FROM PUBLIC;
 

@@ -7,12 +7,22 @@ use crate::send::{Outgoing, Sender};
 use crate::sign::{Key, Message};
 use crate::trace::{TraceContext, Tracer};
 use hyper::header::{HeaderName, HeaderValue};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
+use tracing::error;
 
 /// Makes the attempt that `lease` stands for. Whatever goes wrong is in the result.
 pub async fn make(sender: &Sender, tracer: &Tracer, lease: &Lease, known: &Known, excerpt_bytes: usize) -> Finished {
     let span = tracer.begin(lease);
-    let finished = attempt(sender, span, lease, known, excerpt_bytes).await;
+    let attempt = unpanicked(attempt(sender, span, lease, known, excerpt_bytes)).await;
+    let finished = attempt.unwrap_or_else(|| {
+        error!(subscription_id = lease.subscription_id, event_seq = lease.event_seq, "an attempt panicked");
+        let reason = "the relay failed; its log says where".to_owned();
+        finished(lease, not_sent(reason, SystemTime::now()), None, None)
+    });
     let host = known.endpoint.as_ref().ok().and_then(|endpoint| endpoint.uri.host());
     tracer.end(span, lease, &finished, host);
     finished
@@ -36,20 +46,33 @@ async fn attempt(
             let attempted = sender.send(outgoing).await;
             finished(lease, attempted, Some(request_headers), Some(key_ids))
         }
-        Err(reason) => {
-            let attempted = Attempted {
-                outcome: Outcome::RelayError,
-                status_code: None,
-                error: Some(reason),
-                response_excerpt: None,
-                response_headers: None,
-                retry_after: None,
-                started_at,
-                latency: Duration::ZERO,
-                first_byte: None,
-            };
-            finished(lease, attempted, None, None)
-        }
+        Err(reason) => finished(lease, not_sent(reason, started_at), None, None),
+    }
+}
+
+/// What ends in a panic, which is a bug, gives nothing; without a result its delivery would stay leased, and its place
+/// taken, for as long as the relay lives.
+async fn unpanicked<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    // Nothing that it held is looked at again.
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+fn not_sent(reason: String, started_at: SystemTime) -> Attempted {
+    Attempted {
+        outcome: Outcome::RelayError,
+        status_code: None,
+        error: Some(reason),
+        response_excerpt: None,
+        response_headers: None,
+        retry_after: None,
+        started_at,
+        latency: Duration::ZERO,
+        first_byte: None,
     }
 }
 
@@ -109,5 +132,20 @@ fn finished(lease: &Lease, attempted: Attempted, request_headers: Option<String>
         key_ids,
         retry_after_s: attempted.retry_after.map(|wait| i32::try_from(wait.as_secs()).unwrap_or(i32::MAX)),
         cause: lease.cause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_no_result_and_goes_no_further() {
+        assert_eq!(unpanicked(async { 7 }).await, Some(7));
+        let breaks = async {
+            tokio::task::yield_now().await;
+            std::hint::black_box(Vec::<i32>::new())[0]
+        };
+        assert_eq!(unpanicked(breaks).await, None);
     }
 }

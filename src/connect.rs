@@ -72,7 +72,11 @@ pub fn pool(target: &ConnectSettings, size: usize, wait: Duration) -> Result<Poo
         .map_err(|e| ConnectError::Pool(e.to_string()))
 }
 
-fn tls(mode: &TlsMode) -> Result<MakeRustlsConnect, ConnectError> {
+/// TLS as `sslmode` says.
+///
+/// # Errors
+/// If the certificates to trust cannot be read.
+pub fn tls(mode: &TlsMode) -> Result<MakeRustlsConnect, ConnectError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

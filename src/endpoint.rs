@@ -57,7 +57,7 @@ impl std::fmt::Debug for Endpoint {
 #[derive(Debug)]
 pub struct Known {
     version: i64,
-    /// A secret by reference could not be read: it is tried again then.
+    /// A secret by reference could not be read, or may have changed since: it is read again then.
     stale_at: Option<Instant>,
     /// The endpoint, or what is wrong with the subscription.
     pub endpoint: Result<Endpoint, String>,
@@ -73,9 +73,16 @@ struct Tls {
     client: Option<String>,
 }
 
+#[derive(Default)]
+struct Cache {
+    known: HashMap<i64, Arc<Known>>,
+    /// How often it was forgotten.
+    forgotten: u64,
+}
+
 /// The cache.
 pub struct Endpoints {
-    known: Mutex<HashMap<i64, Arc<Known>>>,
+    known: Mutex<Cache>,
     user_agent: HeaderValue,
     sender: Sender,
     insecure_http: AtomicBool,
@@ -102,7 +109,9 @@ impl Endpoints {
 
     /// Loads every subscription anew from now on.
     pub fn forget(&self) {
-        self.lock().clear();
+        let mut cache = self.lock();
+        cache.known.clear();
+        cache.forgotten += 1;
     }
 
     /// The endpoints of the leases, in their order, in the versions the leases name (or later ones).
@@ -111,31 +120,35 @@ impl Endpoints {
     /// If one had to be loaded and the database cannot be asked.
     pub async fn resolve(&self, db: &Db, leases: &[Lease]) -> Result<Vec<Arc<Known>>, DbError> {
         let mut missing: BTreeMap<i64, i64> = BTreeMap::new();
-        {
-            let known = self.lock();
+        let forgotten = {
+            let cache = self.lock();
             for lease in leases {
-                if known.get(&lease.subscription_id).is_none_or(|k| k.version < lease.version || k.is_stale()) {
+                if cache.known.get(&lease.subscription_id).is_none_or(|k| k.version < lease.version || k.is_stale()) {
                     missing.insert(lease.subscription_id, lease.version);
                 }
             }
-        }
+            cache.forgotten
+        };
         if !missing.is_empty() {
             let ids: Vec<i64> = missing.keys().copied().collect();
             let rows = db.load_subscriptions(&ids).await?;
             let opened = self.open(&rows).await;
-            let renamed = self.keep(rows, opened, leases);
+            let renamed = self.keep(rows, opened, leases, forgotten);
             tell_names(db, renamed).await;
         }
-        let known = self.lock();
+        let known = &self.lock().known;
         let unknown =
             || Arc::new(Known { version: 0, stale_at: None, endpoint: Err("the subscription is gone".into()) });
         Ok(leases.iter().map(|l| known.get(&l.subscription_id).cloned().unwrap_or_else(unknown)).collect())
     }
 
-    /// Puts what was loaded into the cache; returns the ids that secrets kept by reference turned out to have.
-    fn keep(&self, rows: Vec<SubscriptionRow>, opened: Vec<Secured>, leases: &[Lease]) -> Vec<Renamed> {
+    /// Puts what was loaded into the cache; returns the ids that secrets kept by reference turned out to have. What was
+    /// read before the cache was last forgotten serves these leases, and is read again for the next.
+    fn keep(&self, rows: Vec<SubscriptionRow>, opened: Vec<Secured>, leases: &[Lease], forgotten: u64) -> Vec<Renamed> {
         let mut renamed = Vec::new();
-        let mut known = self.lock();
+        let mut cache = self.lock();
+        let is_old = cache.forgotten != forgotten;
+        let known = &mut cache.known;
         if known.len() + rows.len() > CACHE_LIMIT {
             let wanted: BTreeSet<i64> = leases.iter().map(|l| l.subscription_id).collect();
             known.retain(|id, _| wanted.contains(id));
@@ -148,7 +161,7 @@ impl Endpoints {
             // One warning for each version, however often it is tried again.
             let is_news = known.get(&id).is_none_or(|before| before.version < version);
             let endpoint = self.parse(row, opened, is_news, &mut renamed);
-            let stale_at = unread.then(|| Instant::now() + UNREAD);
+            let stale_at = if is_old { Some(Instant::now()) } else { unread.then(|| Instant::now() + UNREAD) };
             known.insert(id, Arc::new(Known { version, stale_at, endpoint }));
         }
         renamed
@@ -230,7 +243,7 @@ impl Endpoints {
         self.sender.own_tls(options).map(Arc::new)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Arc<Known>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -374,10 +387,10 @@ mod tests {
         let endpoints = Endpoints::new(HeaderValue::from_static("test"), sender(), Arc::default());
         let rows = vec![row(stored)];
         let opened = endpoints.open(&rows).await;
-        let renamed = endpoints.keep(rows, opened, &[]);
-        let known = endpoints.lock().get(&7).cloned();
+        let renamed = endpoints.keep(rows, opened, &[], 0);
+        let known = endpoints.lock().known.get(&7).cloned();
         endpoints.forget();
-        assert!(endpoints.lock().is_empty());
+        assert!(endpoints.lock().known.is_empty());
         (known.expect("kept"), renamed)
     }
 
@@ -398,6 +411,22 @@ mod tests {
             none.endpoint.as_ref().err().map(String::as_str),
             Some("env:OUTBOXD_SECRET_NOBODY_SETS_THIS: the variable is not set")
         );
+    }
+
+    #[tokio::test]
+    async fn what_was_read_while_the_cache_was_forgotten_is_read_again() {
+        let endpoints = Endpoints::new(HeaderValue::from_static("test"), sender(), Arc::default());
+        for (forgotten, is_stale) in [(0, true), (1, false)] {
+            let rows = vec![row(vec![Stored::Plain(Secret::new(SECRET.into()))])];
+            let opened = endpoints.open(&rows).await;
+            if forgotten == 0 {
+                endpoints.forget();
+            }
+            endpoints.keep(rows, opened, &[], forgotten);
+            let known = endpoints.lock().known.get(&7).cloned().expect("kept for its leases");
+            assert!(known.endpoint.is_ok());
+            assert_eq!(known.is_stale(), is_stale);
+        }
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 182] = files![
+const FILES: [(&str, &str); 184] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/guard_event.sql",
@@ -131,6 +131,7 @@ const FILES: [(&str, &str); 182] = files![
     "functions/66_tenant/require_tenant.sql",
     "functions/66_tenant/require_all_tenants.sql",
     "functions/66_tenant/refuse_bound.sql",
+    "functions/66_tenant/refuse_reference.sql",
     "functions/66_tenant/confine.sql",
     "functions/66_tenant/bind_role.sql",
     "functions/66_tenant/unbind_role.sql",
@@ -152,6 +153,7 @@ const FILES: [(&str, &str); 182] = files![
     "functions/80_maintain/maintain.sql",
     "functions/90_http/tenant_of.sql",
     "functions/90_http/require_unbound.sql",
+    "functions/90_http/refuse_reference.sql",
     "functions/90_http/position_of.sql",
     "functions/90_http/live_keys.sql",
     "functions/90_http/webhook.sql",

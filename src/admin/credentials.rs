@@ -42,13 +42,13 @@ pub(crate) async fn limited(
     asked: impl Future<Output = Result<Option<Holder>, DbError>>,
 ) -> Result<Holder, Problem> {
     let hash = credential.sha256();
-    admin.limiter.charge(peer, &hash).map_err(|wait_s| {
+    let charged = admin.limiter.charge(peer, &hash).map_err(|wait_s| {
         admin.metrics.admin_refused();
         Problem::too_many(wait_s)
     })?;
     match asked.await? {
         Some(holder) => {
-            admin.limiter.succeeded(peer, hash);
+            admin.limiter.succeeded(peer, hash, charged);
             Ok(holder)
         }
         None => {

@@ -1,6 +1,7 @@
 //! `/session`: a browser signs in with a token and gets a cookie that scripts cannot read.
 
 use super::credentials::{self, cookie, cookie_name, sha256};
+use super::limiter::Charged;
 use super::problem::Problem;
 use super::{Admin, Reply, api, json};
 use crate::db::{Credential, Holder};
@@ -54,6 +55,8 @@ async fn sign_in(admin: &Admin, peer: IpAddr, request: Request<Incoming>) -> Res
     let session = hex::encode(random);
     let (token, hash) = (Credential::Token(hash), sha256(&session));
     let holder = credentials::limited(admin, peer, token, admin.seat.open_session(token, &hash)).await?;
+    // The page that opens now asks for many things at once.
+    admin.limiter.succeeded(peer, hash, Charged::NOTHING);
     let mut reply = about(admin, &holder);
     // The server ends the session; the browser forgets it with its window.
     set_cookie(admin, &mut reply, &session, 12 * 3600);
@@ -64,9 +67,9 @@ async fn sign_in(admin: &Admin, peer: IpAddr, request: Request<Incoming>) -> Res
 async fn sign_out(admin: &Admin, peer: IpAddr, request: &Request<Incoming>) -> Result<(), Problem> {
     let Some(session) = cookie(&admin.settings, request.headers()) else { return Ok(()) };
     let hash = sha256(session);
-    admin.limiter.charge(peer, &hash).map_err(Problem::too_many)?;
+    let charged = admin.limiter.charge(peer, &hash).map_err(Problem::too_many)?;
     if admin.seat.close_session(&hash).await? {
-        admin.limiter.succeeded(peer, hash);
+        admin.limiter.succeeded(peer, hash, charged);
     }
     admin.limiter.failed(&hash);
     Ok(())

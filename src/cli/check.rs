@@ -7,12 +7,14 @@ use crate::{connect, db, schema};
 use tokio_postgres::Client;
 
 /// What the daemon's user must be allowed to call.
-const NEEDED: [&str; 28] = [
+const NEEDED: [&str; 30] = [
     "register",
     "resume_epoch",
     "fence",
     "tick",
     "expand",
+    "begin_trial",
+    "try_filters",
     "claim",
     "record",
     "add_health",
@@ -328,4 +330,18 @@ async fn check_settings(
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn what_is_needed_is_what_the_relays_group_is_granted() {
+        let granted = include_str!("../../sql/granted.txt").lines().filter_map(|line| {
+            let (name, _) = line.strip_prefix("function outbox_relay.")?.split_once('(')?;
+            line.contains(": outbox_relay execute").then_some(name)
+        });
+        assert_eq!(granted.collect::<BTreeSet<_>>(), BTreeSet::from(super::NEEDED));
+    }
 }

@@ -52,7 +52,10 @@ pub(super) async fn follow(
             }
             Ok(true) => info!("this host's addresses or its resolver have changed; new connections follow"),
             Ok(false) => {}
-            Err(e) => warn!(error = %e, "the egress policy of before stays"),
+            Err(e) => {
+                warn!(error = %e, "the egress policy of before stays; it is tried again");
+                continue; // what the resolver's files say now is still to be followed
+            }
         }
         resolver_files = files;
     }

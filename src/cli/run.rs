@@ -166,6 +166,7 @@ pub async fn assemble(
     let pool = connect::pool(&pooled, config.database.pool_size, wait)?;
     let db = Db::new(
         pool,
+        connect::tls(&pooled.tls)?,
         config.database.statement_timeout + Duration::from_secs(5),
         !config.relay.synchronous_commit,
         metrics.clone(),

@@ -85,7 +85,7 @@ async fn rekey(client: &tokio_postgres::Client, config: &Config) -> Exit {
         println!("sealed anew: {count} that were sealed with the key {with}");
     }
     for (subscription_id, key_id, reason) in &done.unopened {
-        println!("NOT opened: subscription {subscription_id}, key {key_id}: {reason}");
+        println!("NOT sealed anew: subscription {subscription_id}, key {key_id}: {reason}");
     }
     if done.unopened.is_empty() {
         Exit::Done

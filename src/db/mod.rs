@@ -34,6 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 /// A call that failed.
@@ -104,6 +105,8 @@ type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    /// How a cancel request reaches the server: where TLS is required, through TLS.
+    tls: MakeRustlsConnect,
     /// After this the client gives a statement up, even if the server does not.
     timeout: Duration,
     asynchronous: bool,
@@ -112,8 +115,8 @@ pub struct Db {
 
 impl Db {
     /// `asynchronous`: whether the relay's own writes commit asynchronously.
-    pub fn new(pool: Pool, timeout: Duration, asynchronous: bool, metrics: Metrics) -> Self {
-        Self { pool, timeout, asynchronous, metrics }
+    pub fn new(pool: Pool, tls: MakeRustlsConnect, timeout: Duration, asynchronous: bool, metrics: Metrics) -> Self {
+        Self { pool, tls, timeout, asynchronous, metrics }
     }
 
     /// Turns the next events of the log into deliveries. `None`: on hold, or fenced. With `skip_filters`

@@ -201,10 +201,13 @@ impl Seat {
     /// If the database cannot be asked.
     pub async fn open_session(&self, token: Credential, sha256: &[u8; 32]) -> Result<Option<Holder>, DbError> {
         let mut transaction = self.begin().await?;
-        let holder = self.enter(&transaction, token, true).await?;
-        if let Some(holder) = &holder {
-            let params: &Params<'_> = &[(&holder.token_id, Type::INT8), (&&sha256[..], Type::BYTEA)];
-            transaction.query("select outbox_relay.open_session($1, $2)", params).await?;
+        let mut holder = self.enter(&transaction, token, true).await?;
+        if holder.is_some() {
+            let hash = token.sha256();
+            let params: &Params<'_> = &[(&&hash[..], Type::BYTEA), (&&sha256[..], Type::BYTEA)];
+            let rows = transaction.query("select outbox_relay.open_session($1, $2)", params).await?;
+            // A session does not open another one.
+            holder = holder.filter(|_| rows.first().is_some_and(|row| row.get(0)));
         }
         transaction.end("commit").await?;
         Ok(holder)

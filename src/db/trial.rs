@@ -2,8 +2,13 @@
 
 use super::{Db, DbError, Params, Trial, Tried};
 use std::time::{Duration, Instant};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{NoTls, Row};
+use tracing::warn;
+
+/// What outbox_relay.begin_trial allows at most, twice the largest filter_timeout, and time to be told. A shorter
+/// database.statement_timeout, which is for all other calls, must not keep a filter from being found.
+const LONGEST_TRIAL: Duration = Duration::from_secs(25);
 
 impl Db {
     /// Tries the filters of the next events, one at a time, for as long as the setting `filter_timeout` allows.
@@ -12,9 +17,10 @@ impl Db {
     /// If the database cannot be asked, or if it was not a filter that took the time.
     pub async fn try_filters(&self, epoch: i32, events: i32, trial: &Trial) -> Result<Tried, DbError> {
         let began = Instant::now();
-        let result = match tokio::time::timeout(self.timeout, self.try_filters_now(epoch, events, trial)).await {
+        let timeout = self.timeout.max(LONGEST_TRIAL);
+        let result = match tokio::time::timeout(timeout, self.try_filters_now(epoch, events, trial)).await {
             Ok(result) => result,
-            Err(_) => Err(DbError::Timeout(self.timeout)),
+            Err(_) => Err(DbError::Timeout(timeout)),
         };
         self.metrics.called("try_filters", if result.is_ok() { "ok" } else { "failed" }, began.elapsed());
         result
@@ -79,7 +85,12 @@ impl Db {
             return Ok(result?);
         }
         // It may reach the server late: nothing else is to run on this connection, or that would be cancelled.
-        let cancel = tokio::spawn(async move { token.cancel_query(NoTls).await });
+        let tls = self.tls.clone();
+        let cancel = tokio::spawn(async move {
+            if let Err(error) = token.cancel_query(tls).await {
+                warn!(%error, "the server could not be asked to stop; statement_timeout is waited for");
+            }
+        });
         let result = tokio::time::timeout(self.timeout, &mut query).await;
         drop(query);
         drop(deadpool_postgres::Object::take(client));

@@ -32,7 +32,7 @@ impl From<tokio_postgres::Error> for SealingError {
 pub struct Rekeyed {
     /// Sealed anew, by the id of the key they were sealed with.
     pub resealed: BTreeMap<String, u64>,
-    /// Subscription and key id of what no configured key opens, and why not.
+    /// Subscription and key id of what was left, and why: no configured key opens it, or somebody holds it.
     pub unopened: Vec<(i64, String, String)>,
 }
 
@@ -78,12 +78,20 @@ pub async fn rekey(client: &Client, keyring: &Keyring) -> Result<Rekeyed, Sealin
                 let FoundSecret { subscription_id, key_id, stored, .. } = secret;
                 let Stored::Sealed { with, bytes } = stored else { continue };
                 match keyring.open(*subscription_id, key_id, with, bytes) {
-                    Ok(opened) => {
-                        if put(client, keyring, secret, &opened).await? {
-                            *done.resealed.entry(with.clone()).or_default() += 1;
+                    Ok(opened) => match put(client, keyring, secret, &opened).await {
+                        // False: somebody else was first, and it may be sealed otherwise still.
+                        Ok(is_put) => {
+                            if is_put {
+                                *done.resealed.entry(with.clone()).or_default() += 1;
+                            }
+                            changed = true;
                         }
-                        changed = true;
-                    }
+                        Err(SealingError::Database(error)) if error.is_locked_row() => {
+                            let reason = "somebody's open transaction holds it: run this again".to_owned();
+                            done.unopened.push((*subscription_id, key_id.clone(), reason));
+                        }
+                        Err(error) => return Err(error),
+                    },
                     Err(error) => done.unopened.push((*subscription_id, key_id.clone(), error.to_string())),
                 }
             }

@@ -26,7 +26,8 @@ use hyper::http::response::Parts;
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::client::WebPkiServerVerifier;
 
 pub use self::connect::Proxy;
 use self::connect::Way;
@@ -107,7 +108,8 @@ pub struct Sender {
 
 struct Shared {
     settings: Settings,
-    roots: Arc<RootCertStore>,
+    trusted_roots: usize,
+    verifier: Option<Arc<WebPkiServerVerifier>>,
     common_tls: ClientConfig,
     exit: RwLock<Arc<Exit>>,
 }
@@ -140,13 +142,14 @@ impl Sender {
     /// If the extra root certificates are unreadable. System roots that cannot be loaded are only
     /// counted out: see [`Sender::trusted_roots`].
     pub fn new(settings: Settings, policy: Arc<Policy>) -> Result<Self, SendError> {
-        let roots = tls::roots(settings.extra_roots_pem.as_deref())?;
-        let common_tls = tls::common(roots.clone())?;
+        let roots = Arc::new(tls::roots(settings.extra_roots_pem.as_deref())?);
+        let common_tls = tls::common(Arc::clone(&roots))?;
         let exit = exit(&settings, &common_tls, policy)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 settings,
-                roots: Arc::new(roots),
+                trusted_roots: roots.len(),
+                verifier: tls::verifier(roots),
                 common_tls,
                 exit: RwLock::new(Arc::new(exit)),
             }),
@@ -174,7 +177,7 @@ impl Sender {
     /// # Errors
     /// Which of the options cannot be used.
     pub fn own_tls(&self, options: TlsOptions<'_>) -> Result<OwnTls, String> {
-        Ok(OwnTls { config: tls::own(&self.shared.roots, options)?, client: Mutex::default() })
+        Ok(OwnTls { config: tls::own(self.shared.verifier.as_ref(), options)?, client: Mutex::default() })
     }
 
     fn exit(&self) -> Arc<Exit> {
@@ -197,7 +200,7 @@ impl Sender {
 
     /// How many root certificates TLS trusts. With none every `https:` attempt is a `tls_error`.
     pub fn trusted_roots(&self) -> usize {
-        self.shared.roots.len()
+        self.shared.trusted_roots
     }
 
     /// Makes one attempt. It ends at the deadline at the latest, and whatever goes wrong is in the
@@ -273,10 +276,13 @@ fn exit(settings: &Settings, common_tls: &ClientConfig, policy: Arc<Policy>) -> 
 /// An empty pool over connections that the policy has judged.
 fn client(settings: &Settings, policy: &Arc<Policy>, resolver: &Resolver, tls: ClientConfig) -> HttpClient {
     let max_header_bytes = settings.max_response_header_bytes.max(MIN_HEADER_BYTES);
-    let answer_bytes = settings.max_response_bytes.saturating_add(max_header_bytes);
-    let way = Way::new(Arc::clone(policy), resolver.clone(), settings.proxy.as_ref(), answer_bytes);
     // What may lie unread: of one answer no more than is wanted of it, of a connection that of sixteen.
     let stream_window = u32::try_from(settings.max_response_bytes).unwrap_or(u32::MAX).clamp(64 << 10, 2 << 20);
+    // Of an answer that is given up for its length as much as its window allows is on the way by then, and with what
+    // was read of it the window has moved once.
+    let on_the_way = 2 * stream_window as usize;
+    let answer_bytes = settings.max_response_bytes.saturating_add(max_header_bytes).saturating_add(on_the_way);
+    let way = Way::new(Arc::clone(policy), resolver.clone(), settings.proxy.as_ref(), answer_bytes);
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         // Without a timer of its own the pool would close idle connections only when asked for one.

@@ -329,3 +329,51 @@ async fn a_handshake_that_breaks_off_is_a_tls_error() {
         assert_failed(&attempted, Outcome::TlsError, "TLS failed, protocol: ");
     }
 }
+
+#[tokio::test]
+async fn every_connection_is_shown_a_certificate() {
+    let (pem, acceptor) = authority("localhost", &[]);
+    let authority = String::from_utf8(pem.clone()).expect("PEM");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("https://localhost:{}/", listener.local_addr().expect("addr").port());
+    let handshakes = tokio::spawn(async move {
+        let mut kinds = Vec::new();
+        while kinds.len() < 6 {
+            let (tcp, _) = listener.accept().await.expect("a connection");
+            let mut stream = acceptor.accept(tcp).await.expect("a handshake");
+            kinds.push(stream.get_ref().1.handshake_kind());
+            let mut request = vec![0; 4096];
+            // Tickets came before the answer, so the client has them.
+            let _read = tokio::io::AsyncReadExt::read(&mut stream, &mut request).await.expect("a request");
+            let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+            tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.expect("written");
+            tokio::io::AsyncWriteExt::shutdown(&mut stream).await.expect("closed");
+        }
+        kinds
+    });
+    let sender = sender_with(Settings { extra_roots_pem: Some(pem), ..settings() }, &["127.0.0.0/8", "::1"]);
+    let own = sender.own_tls(TlsOptions { authority: Some(&authority), ..TlsOptions::default() }).expect("options");
+    let own = Arc::new(own);
+    for tls in [None, None, None, Some(&own), Some(&own), Some(&own)] {
+        let attempted = sender.send(Outgoing { tls: tls.cloned(), ..outgoing(&url, PATIENT) }).await;
+        assert_eq!(attempted.outcome, Outcome::Delivered, "{:?}", attempted.error);
+    }
+    let kinds = handshakes.await.expect("it ends");
+    assert!(kinds.iter().all(|kind| *kind == Some(rustls::HandshakeKind::Full)), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn answers_longer_than_wanted_do_not_cost_an_http2_connection() {
+    let (pem, acceptor) = authority("localhost", &["h2"]);
+    let sink = Sink::tls_saying(acceptor, 300 * 1024).await;
+    for max_response_bytes in [0, 64 * 1024] {
+        let settings = Settings { extra_roots_pem: Some(pem.clone()), max_response_bytes, ..settings() };
+        let sender = sender_with(settings, &["127.0.0.0/8", "::1"]);
+        let before = sink.accepted();
+        for nth in 0..100 {
+            let attempted = sender.send(outgoing(&sink.https("localhost"), PATIENT)).await;
+            assert_eq!(attempted.outcome, Outcome::Delivered, "{nth}: {:?}", attempted.error);
+        }
+        assert_eq!(sink.accepted() - before, 1);
+    }
+}

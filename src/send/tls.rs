@@ -5,12 +5,12 @@
 //! loosens it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -22,6 +22,9 @@ use sha2::{Digest, Sha256};
 
 use super::SendError;
 use crate::outcome::{Failure, TlsFault};
+
+/// One for all: it is the same whoever is spoken to.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
 
 /// What a pin begins with: as `curl --pinnedpubkey` writes it.
 const PIN_PREFIX: &str = "sha256//";
@@ -59,37 +62,45 @@ fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
 }
 
 /// The client's configuration for receivers of which nothing in particular is said.
-pub(super) fn common(roots: RootCertStore) -> Result<ClientConfig, SendError> {
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+pub(super) fn common(roots: Arc<RootCertStore>) -> Result<ClientConfig, SendError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(anew(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// The client's configuration for one subscription; `roots` are trusted if it has no authority of its own.
+/// No session is resumed. A receiver that resumes one shows no certificate, so that one which has expired since would
+/// do for the week a ticket lasts; and its tickets, as large as it likes, would be kept for every subscription.
+fn anew(mut config: ClientConfig) -> ClientConfig {
+    config.resumption = Resumption::disabled();
+    config
+}
+
+/// What verifies for all subscriptions without an authority of their own. None if there is nobody to trust.
+pub(super) fn verifier(roots: Arc<RootCertStore>) -> Option<Arc<WebPkiServerVerifier>> {
+    WebPkiServerVerifier::builder_with_provider(roots, provider()).build().ok()
+}
+
+/// The client's configuration for one subscription; `common` verifies if it has no authority of its own.
 ///
 /// The error says which of the options is wrong and repeats nothing of it.
-pub(super) fn own(roots: &Arc<RootCertStore>, options: TlsOptions<'_>) -> Result<ClientConfig, String> {
-    let roots = match options.authority {
-        None => Arc::clone(roots),
+pub(super) fn own(common: Option<&Arc<WebPkiServerVerifier>>, options: TlsOptions<'_>) -> Result<ClientConfig, String> {
+    let verifier = match options.authority {
+        None => Arc::clone(common.ok_or("TLS cannot be set up: no certificate authority is trusted")?),
         Some(pem) => {
             let mut own = RootCertStore::empty();
             add_pem(&mut own, pem.as_bytes()).map_err(|error| format!("tls_ca cannot be read: {error}"))?;
-            Arc::new(own)
+            verifier(Arc::new(own)).ok_or("tls_ca cannot be used")?
         }
     };
     let unusable = |error: rustls::Error| format!("TLS cannot be set up: {error}");
     let pins = options.pins.iter().map(|pin| parse_pin(pin)).collect::<Option<Vec<_>>>();
     let pins = pins.ok_or("tls_pins holds something else than sha256// and 44 characters of base64")?;
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider());
-    let verifier = verifier.build().map_err(|error| format!("tls_ca cannot be used: {error}"))?;
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(unusable)?
         // Nothing dangerous: it verifies all that webpki does, and the pins.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Pinned { verifier, pins }));
-    let Some(pem) = options.identity else { return Ok(builder.with_no_client_auth()) };
+    let Some(pem) = options.identity else { return Ok(anew(builder.with_no_client_auth())) };
     let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|_| "the client certificate of tls_client is not PEM")?;
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes());
@@ -97,11 +108,11 @@ pub(super) fn own(roots: &Arc<RootCertStore>, options: TlsOptions<'_>) -> Result
     if chain.is_empty() {
         return Err("tls_client names a file without a certificate in PEM".to_owned());
     }
-    builder.with_client_auth_cert(chain, key).map_err(|error| format!("tls_client cannot be used: {error}"))
+    builder.with_client_auth_cert(chain, key).map(anew).map_err(|error| format!("tls_client cannot be used: {error}"))
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::clone(&PROVIDER)
 }
 
 fn parse_pin(pin: &str) -> Option<[u8; 32]> {
@@ -224,7 +235,7 @@ mod tests {
 
     #[test]
     fn options_that_cannot_be_used_are_refused_without_being_repeated() {
-        let roots = Arc::new(roots(None).expect("the system's"));
+        let common = verifier(Arc::new(roots(None).expect("the system's")));
         let pins = |pin: &str| vec![pin.to_owned()];
         let good = format!("{PIN_PREFIX}{}", BASE64_STANDARD.encode([7; 32]));
         let no_options = TlsOptions::default();
@@ -235,9 +246,9 @@ mod tests {
             (TlsOptions { pins: &pins(&good[..40]), ..no_options }, "tls_pins"),
             (TlsOptions { identity: Some("hunter2"), ..no_options }, "tls_client"),
         ] {
-            let error = own(&roots, options).err().expect("it is not usable");
+            let error = own(common.as_ref(), options).expect_err("it is not usable");
             assert!(error.contains(words) && !error.contains("hunter2"), "{error}");
         }
-        assert!(own(&roots, TlsOptions { pins: &pins(&good), ..no_options }).is_ok());
+        assert!(own(common.as_ref(), TlsOptions { pins: &pins(&good), ..no_options }).is_ok());
     }
 }

@@ -1,6 +1,10 @@
 //! A filter that takes for ever on some payload: whose it is is found out, and nobody else pays for it twice.
 
-use crate::support::{Daemon, Db, Relay, Session, Sink, expect_error};
+use crate::support::{Authority, Daemon, Db, PATIENCE, Relay, Session, Sink, acceptor, expect_error};
+use outboxd::config::{ConnectSettings, TlsMode};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 
 /// An odd number of x is no even one, and the expression has to try them all: minutes for some thousand.
 const SLOW: &str = r#"$.s like_regex "^(x+)(x+)(x+)\\1\\2\\3$""#;
@@ -88,6 +92,51 @@ async fn one_that_does_not_end_is_disabled_once_and_everybody_else_is_delivered_
     app.wait_for_state(slow.id, "succeeded", 10).await;
     app.run(&insert_slow("bad", 5)).await;
     app.wait_for_state(slow.id, "succeeded", 11).await;
+    app.assert_accounted().await;
+}
+
+/// The database behind TLS, and no other way: what does not ask for TLS first is hung up on. Returns its URL.
+async fn behind_tls(db: &Db) -> String {
+    let url = db.url();
+    let (_, behind) = url.split_once('@').expect("a user");
+    let (server, name) = behind.split_once('/').expect("a database");
+    let server = server.to_owned();
+    let acceptor = acceptor(&Authority::new().identity("localhost", |_| {}), None);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (acceptor, server) = (acceptor.clone(), server.clone());
+            tokio::spawn(async move {
+                let mut first = [0; 8];
+                if stream.read_exact(&mut first).await.is_err() || first != [0, 0, 0, 8, 4, 210, 22, 47] {
+                    return;
+                }
+                let _ = stream.write_all(b"S").await;
+                let Ok(mut client) = acceptor.accept(stream).await else { return };
+                let mut server = TcpStream::connect(server).await.expect("the server");
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    format!("postgres://postgres@localhost:{port}/{name}?sslmode=require")
+}
+
+#[tokio::test]
+async fn where_the_database_is_reached_over_tls_alone_an_expand_is_stopped_all_the_same() {
+    let (db, app) = stage().await;
+    let sink = Sink::accepting().await;
+    app.endpoint(&sink.url("/slow"), &format!("tenant_id => 'bad', filter => '{SLOW}'")).await;
+    let good = app.endpoint(&sink.url("/good"), "tenant_id => 'good'").await;
+    app.run(&insert_slow("bad", 4001)).await;
+    app.run(&insert_slow("good", 1)).await;
+    // The server's own limit comes too late for the test.
+    let _relay = Daemon::relay(&behind_tls(&db).await, "relay-1")
+        .set("OUTBOXD_DATABASE__STATEMENT_TIMEOUT", "10m")
+        .spawn()
+        .registered()
+        .await;
+    app.wait_for_state(good.id, "succeeded", 1).await;
     app.assert_accounted().await;
 }
 
@@ -190,6 +239,25 @@ async fn honest_filters_are_never_suspected_and_those_found_out_are_passed_over(
     relay.session.run("begin; select outbox_relay.begin_trial()").await;
     assert_eq!(try_filters(&relay, 1000, (101, 0), &[]).await, (Some(version), false));
     relay.session.run("commit").await;
+}
+
+#[tokio::test]
+async fn the_time_of_a_trial_is_the_settings_and_not_that_of_other_calls() {
+    let (db, app) = stage().await;
+    let relay = Relay::new(&db).await;
+    app.run("select outbox.set('filter_timeout', '500 milliseconds')").await;
+    let slow = app.subscribe_with("*", &format!("filter => '{SLOW}'")).await;
+    app.run(&insert_slow("default", 4001)).await;
+    let version: i64 =
+        app.one(&format!("select version from outbox.subscription where subscription_id = {slow}")).await;
+    let settings = ConnectSettings { server: db.url().parse().expect("a URL"), tls: TlsMode::Disable };
+    let pool = outboxd::connect::pool(&settings, 1, PATIENCE).expect("a pool");
+    // As with a database.statement_timeout that is shorter than twice filter_timeout.
+    let tls = outboxd::connect::tls(&settings.tls).expect("TLS that is not used");
+    let metrics = outboxd::metrics::Metrics::default();
+    let calls = outboxd::db::Db::new(pool, tls, Duration::from_millis(50), false, metrics);
+    let tried = calls.try_filters(relay.epoch, 10, &outboxd::db::Trial::default()).await.expect("it is found");
+    assert_eq!(tried.suspect, Some(version));
 }
 
 #[tokio::test]

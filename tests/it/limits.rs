@@ -249,6 +249,23 @@ async fn through_http_a_limit_is_a_problem_of_the_client() {
     assert!(problem["hint"].is_string());
 }
 
+#[tokio::test]
+async fn what_a_raised_limit_allows_passes_through_http_too() {
+    let db = Db::new().await;
+    let app = db.session().await;
+    app.run("select outbox.set(name, maximum) from outbox.setting where name in ('max_event_types', 'max_headers', 'max_header_bytes', 'max_filter_bytes')").await;
+    let seat = Seat::new(&db).await;
+    let types: Vec<_> = (0..1000).map(|n| format!("a{n}")).collect();
+    let headers: serde_json::Map<_, _> = (0..100).map(|n| (format!("x-h{n}"), json!("v".repeat(500)))).collect();
+    let filter = format!("$.s == \"{}\"", "x".repeat(16384 - 13));
+    let body =
+        json!({"url": "https://hooks.example.com/in", "event_types": types, "headers": headers, "filter": filter});
+    let made = seat.call("POST", "/webhooks", Some(body.clone())).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let path = format!("/webhooks/{}", made.json()["webhook"]["subscription_id"]);
+    seat.call("PATCH", &path, Some(body)).await.ok();
+}
+
 /// What expand leases of what is new, with so many bytes for it.
 async fn expand_bytes(relay: &Relay, bytes: i64) -> Vec<i32> {
     let sql = "select coalesce(cardinality(subscription_ids), 0), coalesce(queued, 0)
@@ -310,6 +327,24 @@ async fn large_payloads_are_all_delivered_by_a_relay_that_may_hold_few_of_them()
     app.wait_for_state(other.id, "succeeded", 12).await;
     assert_eq!(sink.arrived().len(), 24, "each once");
     assert!(sink.most_waiting() <= 2, "{} were held at once", sink.most_waiting());
+    app.assert_accounted().await;
+}
+
+#[tokio::test]
+async fn a_payload_from_before_its_limit_was_lowered_is_sent() {
+    let db = Db::new().await;
+    let app = db.session().await;
+    app.allow_http().await;
+    let sink = Sink::accepting().await;
+    let endpoint = app.endpoint(&sink.url("/in"), "").await;
+    // Escaped they are six times as long as stored, and far beyond eight times the new limit.
+    app.run("insert into outbox.event (type, payload) select 'a', jsonb_build_object('k', repeat(E'\\x01', 100000)) from generate_series(1, 2)").await;
+    app.run("select outbox.set('max_payload_bytes', '1024')").await;
+    let _relay = Daemon::on(&db).await;
+    app.wait_for_state(endpoint.id, "succeeded", 2).await;
+    // Through the queue too.
+    app.run("select outbox.replay(event_id) from outbox.event").await;
+    app.wait_until("select count(*) = 4 from outbox.attempt where outcome = 'delivered'").await;
     app.assert_accounted().await;
 }
 

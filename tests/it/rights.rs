@@ -229,3 +229,21 @@ async fn whoever_the_relays_login_says_it_acts_for_the_audit_names_the_login() {
     let actor: String = db.session().await.one("select actor from outbox.audit where action = 'release'").await;
     assert_eq!(actor, "outbox_operator");
 }
+
+#[tokio::test]
+async fn the_relays_login_opens_no_session_for_a_token_that_it_was_not_shown() {
+    let db = Db::new().await;
+    let (app, relay) = (db.session().await, db.session_as("outbox_relay").await);
+    let token: String = app.one("select outbox.create_token('operator')").await;
+    let open = |token: &str, cookie: &str| {
+        format!("select outbox_relay.open_session(sha256(convert_to('{token}', 'UTF8')), sha256('{cookie}'))")
+    };
+    let id: i64 = app.one("select token_id from outbox.token").await;
+    // Its number is no way in.
+    relay.refused(&format!("select outbox_relay.open_session({id}::bigint, sha256('a'))"), "42883").await;
+    assert!(!relay.one::<bool>(&open("outboxd_guessed", "a")).await);
+    assert!(relay.one::<bool>(&open(&token, "b")).await);
+    app.run(&format!("select outbox.revoke_token({id})")).await;
+    assert!(!relay.one::<bool>(&open(&token, "c")).await, "of one that was revoked");
+    assert_eq!(app.one::<i64>("select count(*) from outbox.audit where action = 'sign_in'").await, 1);
+}

@@ -106,7 +106,10 @@ const TABLE: [(&str, [bool; 4]); 87] = [
     ("select outbox_relay.seal(1, 'k', '', '', 'k', 'text')", [false, false, false, true]),
     ("select outbox_relay.secret_counts()", [false, false, false, true]),
     ("select outbox_relay.offer_for(null, null)", [false, false, false, true]),
-    ("select outbox_relay.offer_key(1, 'k', 'text', null, '', 'k')", [false, false, false, true]),
+    (
+        "select outbox_relay.offer_key(o.id, 'k', 'text', null, '', 'k') from outbox_relay.offer_for(null, null) o",
+        [false, false, false, true],
+    ),
     ("select outbox_relay.name_key(1, 'k', 'l', 'text', null)", [false, false, false, true]),
     ("select * from outbox_relay.offered_key", [false; 4]),
     ("create table outbox.mine (n int)", [false; 4]),

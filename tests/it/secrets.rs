@@ -251,7 +251,18 @@ async fn what_is_made_over_http_arrives_sealed() {
     seat.call("PATCH", &webhook, change("github")).await.ok();
     seat.call("PATCH", &webhook, change("standard")).await.ok();
 
-    assert_eq!(session.one::<i64>("select count(*) from outbox_relay.signing_secret").await, 5);
+    // Two of one name at once, for a token that is bound to a tenant, which has nothing to rotate elsewhere.
+    let bound: String = session.one("select outbox.create_token('operator', tenant_id => 'acme')").await;
+    let same = || {
+        let body = body("/same", json!({"name": "same", "filter": "$.never == 1"}));
+        seat.call_as(&bound, "POST", "/webhooks", body, &[])
+    };
+    let (one, two) = tokio::join!(same(), same());
+    let mut statuses = [one.status.as_u16(), two.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409], "{one:?} {two:?}");
+    seat.call_as(&bound, "POST", &path, Some(json!({})), &[]).await.problem(404);
+    assert_eq!(session.one::<i64>("select count(*) from outbox_relay.signing_secret").await, 6);
     assert!(session.one::<bool>(ALL_SEALED).await);
     assert_eq!(session.one::<i64>("select count(*) from outbox_relay.offered_key").await, 0);
     session.insert("a", "{}").await;
@@ -298,6 +309,9 @@ async fn a_secret_by_reference_never_reaches_the_database() {
     let mut expected = [outboxd::secrets::key_id(SECRET), outboxd::secrets::key_id(pair.expose())];
     expected.sort();
     assert_eq!(key_ids(&session, "a").await, expected);
+    let audited =
+        "select detail ->> 'key_id' from outbox.audit where action = 'name_key' and actor = 'relay' order by 1";
+    assert_eq!(session.all::<String>(audited).await, expected);
     session
         .wait_until(&format!(
             "select array_agg(key_id order by key_id) = '{{{}}}' from outbox.signing_key",
@@ -405,7 +419,7 @@ async fn a_key_is_replaced_while_relays_run() {
         "{done:?}"
     );
     let lost: String = session.one("select format('subscription %s, key %s', subscription_id, key_id) from outbox_relay.signing_secret order by 1 limit 1").await;
-    assert!(done.printed.contains("NOT opened: ") && done.printed.contains(&lost), "{done:?}");
+    assert!(done.printed.contains("NOT sealed anew: ") && done.printed.contains(&lost), "{done:?}");
     let withs: Vec<String> =
         session.all("select distinct sealed_with from outbox_relay.signing_secret order by sealed_with").await;
     let mut expected = vec![id_of(&new), id_of(&stray)];
@@ -516,4 +530,47 @@ async fn nothing_is_sealed_in_a_database_of_another_environment() {
     assert!(!session.one::<bool>(ALL_SEALED).await, "it has a key that production has not");
     let _ours = sealing(&db, "relay-2", &key()).set("OUTBOXD_RELAY__ENVIRONMENT", "production").spawn();
     session.wait_until(ALL_SEALED).await;
+}
+
+#[tokio::test]
+async fn what_somebody_holds_is_left_by_rekey_and_said_and_all_else_is_sealed_anew() {
+    let db = Db::new().await;
+    let (session, other) = (db.session().await, db.session().await);
+    let (old, new) = (key(), key());
+    let first = session.subscribe("a").await;
+    session.subscribe("b").await;
+    assert_eq!(Outboxd::on(&db.url(), &["seal"]).set("OUTBOXD_SECRETS__KEY", &old).output().await.code, Some(0));
+    let rekey = || {
+        Outboxd::on(&db.url(), &["seal", "--rekey"])
+            .set("OUTBOXD_SECRETS__KEY", &new)
+            .set("OUTBOXD_SECRETS__OLD_KEYS", &format!("[\"{old}\"]"))
+    };
+    other
+        .run(&format!("begin; select from outbox_relay.signing_secret where subscription_id = {first} for update"))
+        .await;
+    let done = rekey().output().await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.printed.contains(&format!("NOT sealed anew: subscription {first}, key")), "{done:?}");
+    assert!(done.printed.contains("sealed anew: 1 that were"), "{done:?}");
+    other.run("rollback").await;
+    // Two at once: each secret is sealed by one of them.
+    let (one, two) = (rekey(), rekey());
+    let (one, two) = tokio::join!(one.output(), two.output());
+    assert_eq!((one.code, two.code), (Some(0), Some(0)), "{one:?} {two:?}");
+    let with: Vec<String> = session.all("select distinct sealed_with from outbox_relay.signing_secret").await;
+    assert_eq!(with, [id_of(&new)]);
+}
+
+#[tokio::test]
+async fn a_secret_is_offered_for_an_id_that_was_given_and_no_other() {
+    let db = Db::new().await;
+    let id = db.session().await.subscribe("a").await;
+    let relay = db.session_as("outbox_relay").await;
+    let offer = |id: i64| format!("select outbox_relay.offer_key({id}, 'k', 'whsec', null, 'x', 'k')");
+    for never_given in [id + 1, i64::MAX, 0, -1] {
+        relay.refused(&offer(never_given), "OB020").await;
+    }
+    relay.run(&offer(id)).await;
+    let next: i64 = relay.one("select id from outbox_relay.offer_for(null, null)").await;
+    relay.run(&offer(next)).await;
 }

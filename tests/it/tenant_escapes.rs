@@ -1,7 +1,8 @@
 //! How a bound role may try to get out, and how roles are bound.
 
-use crate::support::{Db, Session, bin_dir, expect_error};
+use crate::support::{Db, Seat, Session, bin_dir, expect_error};
 use crate::tenants::{OTHER, OWN, Stage};
+use serde_json::json;
 use tokio_postgres::SimpleQueryMessage;
 
 /// How many rows of others a session sees, in all that knows a tenant.
@@ -387,4 +388,99 @@ async fn a_request_of_a_token_is_confined_to_its_tenant_in_the_database_too() {
     relay.run("commit").await;
     // And the relay's own work is for all.
     assert_eq!(relay.one::<i64>("select dead_letters from outbox.status()").await, 2);
+}
+
+/// References to the relays' hosts, and a certificate authority, which is none.
+const REFERENCES: [&str; 3] = [
+    "secret_ref => 'env:OUTBOXD_SECRET_GLOBEX'",
+    "secret_ref => 'file:globex'",
+    "tls => '{\"client\": \"file:globex\"}'",
+];
+
+#[tokio::test]
+async fn who_is_bound_names_nothing_that_stands_on_the_relays_hosts() {
+    let stage = Stage::new().await;
+    let (operator, free) = (stage.login(OWN, "operator").await, stage.login("free", "operator").await);
+    let own = stage.own.subscription_id;
+    let subscribe = |argument: &str| {
+        format!("select outbox.subscribe('https://hooks.example.com/in', '{{a}}', tenant_id => '{OWN}', {argument})")
+    };
+    for reference in REFERENCES {
+        let error = operator.refused(&subscribe(reference), "OB080").await;
+        assert!(error.hint().is_some_and(|hint| hint.contains("docs/tenants.md")), "{error}");
+        free.run(&subscribe(reference)).await;
+    }
+    operator
+        .refused(&format!("select outbox.rotate_secret({own}, secret_ref => 'env:OUTBOXD_SECRET_X')"), "OB080")
+        .await;
+    let set = |tls: &str| format!("update outbox.subscription set tls = '{tls}' where subscription_id = {own}");
+    let pin = format!("\"pins\": [\"sha256//{}=\"]", "A".repeat(43));
+    operator.refused(&set(r#"{"client": "file:globex"}"#), "OB080").await;
+    operator.run(&set(&format!("{{{pin}}}"))).await;
+    // What somebody else has set stays, also beside a change of the rest; another is another.
+    free.run(&set(r#"{"client": "file:acme"}"#)).await;
+    operator.run(&set(&format!(r#"{{"client": "file:acme", {pin}}}"#))).await;
+    operator.run(&format!("update outbox.subscription set description = 'x' where subscription_id = {own}")).await;
+    operator.refused(&set(r#"{"client": "file:globex"}"#), "OB080").await;
+    operator.run(&format!("update outbox.subscription set tls = null where subscription_id = {own}")).await;
+    operator.refused(&set(r#"{"client": "file:acme"}"#), "OB080").await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_names_nothing_that_stands_on_the_relays_hosts() {
+    let stage = Stage::new().await;
+    let seat = Seat::new(&stage.db).await;
+    let token: String = stage.app.one(&format!("select outbox.create_token('operator', tenant_id => '{OWN}')")).await;
+    let body = |more: serde_json::Value| {
+        let mut body = json!({"url": "https://hooks.example.com/in", "event_types": ["a"]});
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        Some(body)
+    };
+    let (reference, client) =
+        (json!({"secret_ref": "env:OUTBOXD_SECRET_X"}), json!({"tls": {"client": "file:globex"}}));
+    let webhook = format!("/webhooks/{}", stage.own.subscription_id);
+    for (method, path, body) in [
+        ("POST", "/webhooks".to_owned(), body(reference.clone())),
+        ("POST", "/webhooks".to_owned(), body(client.clone())),
+        ("PATCH", webhook.clone(), Some(client.clone())),
+        ("POST", format!("{webhook}/rotate-secret"), Some(reference.clone())),
+    ] {
+        let refused = seat.call_as(&token, method, &path, body.clone(), &[]).await.problem(403);
+        assert_eq!(refused["code"], "OB080");
+        seat.call(method, &path, body).await.ok();
+    }
+    // The client that somebody else has set just now does not keep it from changing the rest.
+    seat.call_as(&token, "PATCH", &webhook, Some(json!({"tls": {"client": "file:globex"}, "timeout": "3 s"})), &[])
+        .await
+        .ok();
+    seat.call_as(&token, "PATCH", &webhook, Some(json!({"tls": null})), &[]).await.ok();
+    seat.call_as(&token, "PATCH", &webhook, Some(client), &[]).await.problem(403);
+    // The functions judge the tenant they are given, whoever's login the daemon has.
+    stage.app.refused(&format!(r#"select outbox_http.rotate_secret('{OWN}', '{{"subscription_id": {}, "body": {{"secret_ref": "env:OUTBOXD_SECRET_Y"}}}}')"#,
+        stage.own.subscription_id), "OB080").await;
+}
+
+#[tokio::test]
+async fn who_asks_in_anothers_name_learns_nothing_and_a_wrapper_of_anothers_is_shown_nothing() {
+    let stage = Stage::new().await;
+    let (other, own) = (stage.role(OTHER, "viewer"), stage.login(OWN, "viewer").await);
+    assert_eq!(own.one::<Vec<String>>("select outbox_relay.bound_tenants()").await, [OWN]);
+    assert!(own.one::<Vec<String>>(&format!("select outbox_relay.bound_tenants('{other}')")).await.is_empty());
+    assert!(own.one::<bool>(&format!("select isempty(outbox_relay.bound_subscriptions('{other}'))")).await);
+    // A function of the other tenant's that runs with its owner's rights.
+    stage
+        .app
+        .run(&format!(
+            "create schema trap;
+             create function trap.seen() returns bigint language sql security definer as 'select count(*) from outbox.delivery';
+             grant usage on schema trap to {other}, outbox_viewer; alter function trap.seen() owner to {other}"
+        ))
+        .await;
+    assert_eq!(own.one::<i64>("select trap.seen()").await, 0);
+    assert!(stage.login(OTHER, "viewer").await.one::<i64>("select trap.seen()").await > 0);
+    let free = stage.login("free", "viewer").await;
+    assert_eq!(
+        free.one::<i64>("select trap.seen()").await,
+        free.one::<i64>(&format!("select count(*) from outbox.delivery where tenant_id = '{OTHER}'")).await
+    );
 }

@@ -17,6 +17,7 @@ begin
                 hint = 'Pass the secret, or a reference to where the relay finds it.';
         end if;
         perform outbox_relay.check_reference(add_key.secret_ref);
+        perform outbox_relay.refuse_reference('secret_ref');
         if exists (select from outbox_relay.signing_secret x join outbox.signing_key k using (subscription_id, key_id)
                 where x.subscription_id = add_key.subscription_id and x.secret_ref = add_key.secret_ref
                   and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())) then

@@ -102,6 +102,9 @@ begin
     end if;
     perform outbox_relay.check_headers(new.headers, new.signature_header);
     perform outbox_relay.check_tls(new.tls, new.url);
+    if new.tls ? 'client' and (tg_op = 'INSERT' or new.tls ->> 'client' is distinct from old.tls ->> 'client') then
+        perform outbox_relay.refuse_reference('tls.client');
+    end if;
     if tg_op = 'UPDATE' and new.signature <> old.signature then
         -- What signs now must fit the new profile.
         perform outbox_relay.check_stored(new.signature, x.secret, x.form)

@@ -6,6 +6,7 @@ declare
     b       jsonb := request -> 'body';
     created outbox.new_subscription;
 begin
+    perform outbox_http.refuse_reference(tenant, b);
     select * into created from outbox.subscribe(b ->> 'url', array(select jsonb_array_elements_text(b -> 'event_types')),
         tenant_id => coalesce(outbox_http.tenant_of(tenant, b ->> 'tenant_id'), 'default'), name => b ->> 'name', secret => b ->> 'secret',
         filter => b ->> 'filter', headers => coalesce(b -> 'headers', '{}'), signature => coalesce(b ->> 'signature', 'standard'),

@@ -8,6 +8,7 @@ declare
     s    outbox.subscription := outbox_http.find_webhook(tenant, (request ->> 'subscription_id')::bigint);
     path jsonpath;
 begin
+    perform outbox_http.refuse_reference(tenant, b, s.tls ->> 'client');
     begin
         path := (b ->> 'filter')::jsonpath;
     exception when others then

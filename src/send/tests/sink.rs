@@ -92,9 +92,15 @@ impl Sink {
 
     /// A real server behind TLS that answers with the HTTP version of the request.
     pub(super) async fn tls(acceptor: TlsAcceptor) -> Self {
-        async fn version(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-            Ok(Response::new(Full::from(format!("{:?}", request.version()))))
-        }
+        Self::tls_saying(acceptor, 0).await
+    }
+
+    /// The same, and `more_bytes` behind it.
+    pub(super) async fn tls_saying(acceptor: TlsAcceptor, more_bytes: usize) -> Self {
+        let version = move |request: Request<Incoming>| async move {
+            let text = format!("{:?}{}", request.version(), " ".repeat(more_bytes));
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
+        };
         Self::serve(move |stream, _| {
             let acceptor = acceptor.clone();
             async move {

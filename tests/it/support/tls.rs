@@ -53,22 +53,7 @@ impl Authority {
 /// A receiver on the loopback interface that answers 200 over TLS; with `clients` only to those who show a
 /// certificate of that authority. Returns its address.
 pub(crate) async fn tls_receiver(identity: &Identity, clients: Option<&Authority>) -> SocketAddr {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().expect("versions");
-    let builder = match clients {
-        None => builder.with_no_client_auth(),
-        Some(authority) => {
-            let mut roots = RootCertStore::empty();
-            roots.add(authority.issuer.der().clone()).expect("an authority");
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
-        }
-    };
-    let certificate = CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).expect("PEM");
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).expect("PEM");
-    let config = builder.with_single_cert(vec![certificate], key).expect("a certificate and its key");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = acceptor(identity, clients);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -89,4 +74,24 @@ pub(crate) async fn tls_receiver(identity: &Identity, clients: Option<&Authority
         }
     });
     address
+}
+
+/// What shows this certificate, and asks for one of that authority.
+pub(crate) fn acceptor(identity: &Identity, clients: Option<&Authority>) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().expect("versions");
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.issuer.der().clone()).expect("an authority");
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
+        }
+    };
+    let certificate = CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).expect("PEM");
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).expect("PEM");
+    let config = builder.with_single_cert(vec![certificate], key).expect("a certificate and its key");
+    TlsAcceptor::from(Arc::new(config))
 }

@@ -199,7 +199,7 @@ impl Conversation {
                 Step::Head => self.read_request(false).await?,
                 Step::Http2Request => self.read_http2_request().await?,
                 Step::Something => {
-                    self.stream.read(&mut [0; 16 * 1024]).await?;
+                    let _however_much = self.stream.read(&mut [0; 16 * 1024]).await?;
                 }
                 Step::Send(bytes) => self.send(bytes).await?,
                 Step::Forever(bytes) => {
