@@ -69,6 +69,7 @@ struct Inner {
     attempt_seconds: Histogram,
     commit_seconds: Histogram,
     in_flight: IntGauge,
+    slow_beside: IntGauge,
     concurrency: IntGauge,
     unrecorded: IntGauge,
     expand_batch: Histogram,
@@ -134,7 +135,11 @@ impl Default for Metrics {
                 &LATENCY_BOUNDS_S,
             ),
             in_flight: made.gauge("in_flight_attempts", "Attempts under way."),
-            concurrency: made.gauge("concurrency", "Most attempts under way at once (relay.concurrency)."),
+            slow_beside: made.gauge(
+                "slow_attempts",
+                "Of the attempts under way, the slow ones that hold no place of relay.concurrency: they go on beside, as many at most.",
+            ),
+            concurrency: made.gauge("concurrency", "Most attempts under way at once besides the slow ones (relay.concurrency)."),
             unrecorded: made.gauge("unrecorded_results", "Results that the database does not have yet."),
             expand_batch: made.histogram("expand_batch_events", "Events expanded by a call that found some.", &BATCH_BOUNDS),
             record_batch: made.histogram("record_batch_results", "Results recorded by a call.", &BATCH_BOUNDS),
@@ -256,10 +261,11 @@ impl Metrics {
     }
 
     /// The loop has gone round.
-    pub fn turned(&self, pulse: Pulse, in_flight: usize, unrecorded: usize, concurrency: usize) {
+    pub fn turned(&self, pulse: Pulse, in_flight: usize, slow_beside: usize, unrecorded: usize, concurrency: usize) {
         *self.0.pulse.lock().unwrap_or_else(PoisonError::into_inner) = pulse;
         self.0.connected.set(i64::from(pulse.is_connected));
         self.0.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.0.slow_beside.set(i64::try_from(slow_beside).unwrap_or(i64::MAX));
         self.0.unrecorded.set(i64::try_from(unrecorded).unwrap_or(i64::MAX));
         self.0.concurrency.set(i64::try_from(concurrency).unwrap_or(i64::MAX));
     }

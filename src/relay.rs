@@ -133,6 +133,9 @@ pub struct Relay {
     lanes: Lanes,
     /// When the next attempt becomes a slow one.
     lane_change_at: Option<Instant>,
+    claim_began_at: Instant,
+    /// Before that no claim, however much is due.
+    claim_at: Instant,
     /// The last lease call was a claim.
     claimed_last: bool,
     /// The last claim left out the slow ones; the next one lets them in.
@@ -227,6 +230,8 @@ impl Relay {
             in_flight: HashMap::new(),
             lanes,
             lane_change_at: None,
+            claim_began_at: now,
+            claim_at: now,
             claimed_last: false,
             slow_turn: false,
             results: Vec::new(),
@@ -337,7 +342,7 @@ impl Relay {
                 at = at.min(lease_at);
             }
             if let Some(due_at) = self.due_at.filter(|_| room > 0) {
-                at = at.min(due_at.max(lease_at));
+                at = at.min(due_at.max(lease_at).max(self.claim_at));
             }
         }
         at

@@ -39,8 +39,12 @@ impl Lanes {
 
     /// Free places for quick ones. Slow ones beyond their own lane take places here.
     pub(super) fn quick_room(&self) -> usize {
-        let slow_beside = self.slow_count.min(self.places);
-        self.places.saturating_sub(self.under_way.len() - slow_beside)
+        self.places.saturating_sub(self.under_way.len() - self.slow_beside())
+    }
+
+    /// Slow ones that hold no place of the quick.
+    pub(super) fn slow_beside(&self) -> usize {
+        self.slow_count.min(self.places)
     }
 
     /// Free places for slow ones.

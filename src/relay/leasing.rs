@@ -17,6 +17,16 @@ const MAX_CALL_BYTES: usize = 16 << 20;
 /// Between two leases, unless there is room for many: a lease call costs about a millisecond.
 const LEASE_PACE: Duration = Duration::from_millis(2);
 
+/// Events of an expand at least, while there is room: where each leads to hundreds of deliveries, a few events would
+/// fill it, and everybody else's waited in the log for many calls. What does not fit is queued.
+const LEAST_EVENTS: usize = 16;
+/// A claim that takes longer than this, and than [`CLAIM_PER_LEASE`] for each lease it brings, is followed by a
+/// pause [`CLAIM_PAUSE`] times as long as what is beyond: it looks through all that fail, and what is new waits for it.
+const CLAIM_FREE: Duration = Duration::from_millis(2);
+const CLAIM_PER_LEASE: Duration = Duration::from_micros(100);
+const CLAIM_PAUSE: u32 = 10;
+const LONGEST_CLAIM_PAUSE: Duration = Duration::from_millis(100);
+
 impl Relay {
     /// Claims what is due, else expands what is new, else goes to sleep the way `wake` describes.
     pub(super) async fn start_leasing(&mut self, now: Instant) {
@@ -26,11 +36,12 @@ impl Relay {
         }
         self.leasing_epoch = self.epoch;
         let expand_wanted = self.log_wanted && now >= self.expand_at;
-        let claim_wanted = room > 0 && self.due_at.is_some_and(|at| now >= at);
+        let claim_wanted = room > 0 && self.due_at.is_some_and(|at| now >= at.max(self.claim_at));
         // In turns where both are wanted: endpoints that fail always have retries due, and would keep what is
         // new to everybody else waiting in the log.
         if claim_wanted && !(expand_wanted && self.claimed_last) {
             self.claimed_last = true;
+            self.claim_began_at = now;
             self.due_at = None;
             if !self.polled {
                 self.metrics.woken(Wakeup::Timer);
@@ -43,7 +54,8 @@ impl Relay {
             self.log_wanted = false;
             // What is not to wait its turn lies behind what is: all of it goes to the queue, where claim can choose.
             let fitting = if self.prioritised { f64::INFINITY } else { (room as f64 / self.fan_out).ceil() };
-            let wanted = fitting.clamp(1.0, self.settings.batch as f64) as usize;
+            let least = if room * 4 >= self.settings.concurrency { LEAST_EVENTS } else { 1 };
+            let wanted = (fitting as usize).max(least).min(self.settings.batch);
             if self.slow.is_wanted() {
                 let (events, found) = (self.expanding, slow::find(self.db.clone(), self.epoch, self.expanding));
                 self.leasing = Some(tokio::spawn(async move { Leased::Tried { slow: found.await, events } }));
@@ -112,6 +124,9 @@ impl Relay {
                 }
             }
             Leased::Claimed { work, next_due, more } => {
+                let leases = u32::try_from(work.len()).unwrap_or(u32::MAX);
+                let beyond = (now - self.claim_began_at).saturating_sub(CLAIM_FREE + CLAIM_PER_LEASE * leases);
+                self.claim_at = now + (beyond * CLAIM_PAUSE).min(LONGEST_CLAIM_PAUSE);
                 self.claim_retry = RETRY.0;
                 self.due_left = more;
                 if let Some(next_due) = next_due {
@@ -181,11 +196,12 @@ impl Relay {
         self.lease_room(room, false)
     }
 
-    /// For claim: in turns without the slow ones, and with them, as many as their lane has room for.
+    /// For claim: as many as either lane has room for. With little room for slow ones in turns without them, and with
+    /// them, as many as their lane has room for.
     fn claim_room(&mut self, room: usize) -> Room {
         let slow_room = self.lanes.slow_room();
-        if slow_room >= room {
-            return self.lease_room(room, true);
+        if slow_room >= room.min(self.settings.concurrency / 4) {
+            return self.lease_room(room.min(slow_room), true);
         }
         self.slow_turn = !self.slow_turn && slow_room > 0;
         if self.slow_turn { self.lease_room(slow_room, true) } else { self.lease_room(room, false) }

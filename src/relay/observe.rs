@@ -17,7 +17,8 @@ impl Relay {
             is_stopping: self.drain_until.is_some(),
         };
         let unrecorded = self.results.len() + self.recording_count + self.held_up.len();
-        self.metrics.turned(pulse, self.attempts.len(), unrecorded, self.settings.concurrency);
+        let (in_flight, slow_beside) = (self.attempts.len(), self.lanes.slow_beside());
+        self.metrics.turned(pulse, in_flight, slow_beside, unrecorded, self.settings.concurrency);
         self.db.note_pool();
     }
 

@@ -57,11 +57,26 @@ fn rss_mib(pid: u32) -> f64 {
     line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
-/// Processor seconds a process has used (proc(5): utime and stime, in 1/100 s).
+/// Processor seconds a process has used.
 pub(crate) fn cpu_s(pid: u32) -> f64 {
+    let ticks = |i: usize| stat(pid).get(i).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// The same of a process and its children.
+pub(crate) fn family_cpu_s(pid: u32) -> f64 {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    cpu_s(pid) + ids.filter(|id| parent(*id) == Some(pid)).map(cpu_s).sum::<f64>()
+}
+
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    stat(pid).get(1)?.parse().ok()
+}
+
+/// proc(5), from the state on: parent at 1, utime and stime at 11 and 12, in 1/100 s.
+fn stat(pid: u32) -> Vec<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name in parentheses may hold spaces: count from behind it.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |i: usize| fields.get(i).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
+    stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }

@@ -2,7 +2,7 @@
 
 use crate::BenchError;
 use crate::hostile::{self, Certificates, Hostile};
-use crate::measure::Latencies;
+use crate::measure::{self, Latencies};
 use hyper::StatusCode;
 use outboxd::receiver::{self, Reply};
 use outboxd::throwaway::{self, Throwaway};
@@ -22,6 +22,7 @@ pub(crate) struct Options {
     pub(crate) rate: u64,
     pub(crate) seconds: u64,
     pub(crate) copies: u64,
+    pub(crate) apart: bool,
     pub(crate) json: bool,
 }
 
@@ -29,14 +30,19 @@ impl Options {
     pub(crate) const USAGE: &str = "--healthy N   healthy subscriptions (200)
 --rate N      events a second for them, in turns (100)
 --seconds N   of each of the two phases (60)
---copies N    subscriptions at each hostile receiver (12)
+--copies N    subscriptions at each hostile receiver (1)
+--apart       the hostile are served by another relay with another PostgreSQL: what the machine alone does
 --json        one JSON object";
 
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
-        let mut options = Self { healthy: 200, rate: 100, seconds: 60, copies: 12, json: false };
+        let mut options = Self { healthy: 200, rate: 100, seconds: 60, copies: 1, apart: false, json: false };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let target = match argument.as_str() {
+                "--apart" => {
+                    options.apart = true;
+                    continue;
+                }
                 "--json" => {
                     options.json = true;
                     continue;
@@ -64,6 +70,7 @@ pub(crate) struct Stage {
     certificates: PathBuf,
     hostile: Mutex<Option<Process>>,
     relay: Process,
+    postmaster: u32,
     _server: Throwaway,
 }
 
@@ -92,7 +99,9 @@ async fn connect(url: &str) -> Result<Client, BenchError> {
 
 impl Stage {
     pub(crate) async fn set(options: &Options) -> Result<Self, BenchError> {
-        let server = Throwaway::start(throwaway::Options::default().set("shared_buffers", "256MB"))?;
+        let server = Throwaway::start(
+            throwaway::Options::default().set("shared_buffers", "256MB").set("track_functions", "pl"),
+        )?;
         let url = server.url("postgres");
         let mut client = connect(&url).await?;
         outboxd::schema::migrate(&mut client).await?;
@@ -116,7 +125,7 @@ impl Stage {
             .await?;
 
         // The receivers' process makes the authority; the relay has to know it from the start.
-        let certificates = std::env::temp_dir().join(format!("outboxd-bench-ca-{}.pem", std::process::id()));
+        let certificates = std::env::temp_dir().join(format!("outboxd-bench-ca-{:x}.pem", fastrand::u64(..)));
         let hostile = start_receivers(&certificates)?;
         let child = Command::new(env!("CARGO_BIN_EXE_outboxd"))
             .arg("run")
@@ -131,13 +140,29 @@ impl Stage {
         while client.query_one("select relays from outbox.status()", &[]).await?.get::<_, i64>(0) == 0 {
             sleep(Duration::from_millis(20)).await;
         }
+        let backend: i32 = client.query_one("select pg_backend_pid()", &[]).await?.get(0);
+        let postmaster = measure::parent(u32::try_from(backend)?).ok_or("no postmaster")?;
         let options = (options.healthy, options.rate);
         let hostile = Mutex::new(Some(hostile));
-        Ok(Self { client, url, options, received, certificates, hostile, relay, _server: server })
+        Ok(Self { client, url, options, received, certificates, hostile, relay, postmaster, _server: server })
     }
 
     pub(crate) fn relay_id(&self) -> u32 {
         self.relay.0.id()
+    }
+
+    /// Processor seconds used so far by the relay, its PostgreSQL, and the hostile receivers.
+    pub(crate) fn cpu_s(&self) -> [f64; 3] {
+        let hostile = self.hostile.lock().unwrap_or_else(PoisonError::into_inner);
+        let hostile = hostile.as_ref().map_or(0.0, |process| measure::cpu_s(process.0.id()));
+        [measure::cpu_s(self.relay_id()), measure::family_cpu_s(self.postmaster), hostile]
+    }
+
+    /// Calls of the relay's functions so far, and the milliseconds they took.
+    pub(crate) async fn calls(&self) -> Result<Vec<(String, i64, f64)>, BenchError> {
+        let sql = "select funcname, calls, total_time from pg_stat_user_functions
+                    where schemaname = 'outbox_relay' and funcname in ('expand', 'claim', 'record', 'add_health') order by 1";
+        Ok(self.client.query(sql, &[]).await?.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
     }
 
     /// Events for the healthy, one after the other in turns: how long each took from commit to receipt.
