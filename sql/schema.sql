@@ -3422,22 +3422,36 @@ begin
             select q.subscription_id, q.priority, q.next_attempt_at from outbox_relay.queue q
             where q.next_attempt_at is not null and (q.subscription_id, q.priority) > (w.subscription_id, w.priority)
             order by q.subscription_id, q.priority, q.next_attempt_at limit 1) n),
+    -- Grouped rather than joined with what is busy: there may be thousands of both.
     waiting_at as (
         select w.subscription_id,
                min(w.next_attempt_at) filter (where w.next_attempt_at > now() and isfinite(w.next_attempt_at)) as next_due_at,
                min(w.next_attempt_at) filter (where w.next_attempt_at <= now()) as due_at,
                max(w.priority) filter (where w.next_attempt_at <= now()) as priority,
-               array_agg(w.priority order by w.priority desc) filter (where w.next_attempt_at <= now()) as priorities
-        from waiting w group by w.subscription_id),
+               array_agg(w.priority order by w.priority desc) filter (where w.next_attempt_at <= now()) as priorities,
+               coalesce(sum(w.busy), 0) as busy
+        from (select w.subscription_id, w.priority, w.next_attempt_at, null::integer as busy from waiting w
+              union all
+              select b.id, null, null, b.count from unnest(claim.busy_subscription_ids, claim.busy_counts) b (id, count)) w
+        group by w.subscription_id having count(w.next_attempt_at) > 0),
     active as materialized (
-        select w.*, p.max_age, s.rate_limit is not null or h.circuit is not null as held,
-               coalesce(s.max_in_flight, claim.default_max_in_flight)
-                   - coalesce((select b.count from unnest(claim.busy_subscription_ids, claim.busy_counts) b (subscription_id, count)
-                               where b.subscription_id = w.subscription_id), 0) as room
+        select w.subscription_id, w.priority, w.priorities, p.max_age, s.rate_limit is not null or h.circuit is not null as held,
+               -- What an open circuit holds back needs no admission: most of those that fail are in this state.
+               case when h.shut then h.held_until else w.next_due_at end as next_due_at,
+               case when h.shut is not true then w.due_at end as due_at,
+               greatest(coalesce(s.max_in_flight, claim.default_max_in_flight) - w.busy, 0)::integer as room
         from waiting_at w
         join outbox.subscription s on s.subscription_id = w.subscription_id and s.active
         join outbox.retry_policy p on p.name = s.retry_policy
-        left join outbox.subscription_health h on h.subscription_id = w.subscription_id and h.circuit <> 'closed'),
+        left join lateral (
+            select c.circuit, least(c.circuit_until, f.next_attempt_at) as held_until,
+                   least(c.circuit_until, f.next_attempt_at) > now() as shut
+            from outbox.subscription_health c
+            left join lateral (
+                select q.next_attempt_at from outbox_relay.queue q
+                where q.subscription_id = w.subscription_id and q.state = 'failed'
+                order by q.next_attempt_at limit 1) f on true
+            where c.subscription_id = w.subscription_id and c.circuit <> 'closed' offset 0) h on true),
     roomy as (
         select a.*, row_number() over (order by a.priority desc, a.due_at)::integer as nth from active a where a.due_at is not null and a.room > 0)
     select (select min(a.next_due_at) from active a) as next_due_at,

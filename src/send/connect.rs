@@ -22,7 +22,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::meter::{Meter, Metered};
+use super::meter::{Meter, Metered, Open};
 use super::resolve::Resolver;
 use crate::egress::Policy;
 use crate::outcome::Failure;
@@ -103,11 +103,18 @@ pub(super) struct Way {
     resolver: Resolver,
     proxy: Option<Tunnel<ToProxy>>,
     answer_bytes: usize,
+    open: Open,
 }
 
 impl Way {
     /// Answers have so many bytes at most.
-    pub(super) fn new(policy: Arc<Policy>, resolver: Resolver, proxy: Option<&Proxy>, answer_bytes: usize) -> Self {
+    pub(super) fn new(
+        policy: Arc<Policy>,
+        resolver: Resolver,
+        proxy: Option<&Proxy>,
+        answer_bytes: usize,
+        open: Open,
+    ) -> Self {
         let proxy = proxy.map(|proxy| {
             let tunnel = Tunnel::new(proxy.uri.clone(), ToProxy { resolver: resolver.clone() });
             match &proxy.authorization {
@@ -115,7 +122,7 @@ impl Way {
                 None => tunnel,
             }
         });
-        Self { policy, resolver, proxy, answer_bytes }
+        Self { policy, resolver, proxy, answer_bytes, open }
     }
 }
 
@@ -129,9 +136,9 @@ impl Service<Uri> for Way {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { policy, resolver, proxy, answer_bytes } = self.clone();
+        let Self { policy, resolver, proxy, answer_bytes, open } = self.clone();
         Box::pin(async move {
-            let metered = |tcp| TokioIo::new(Metered::new(tcp, Meter::new(answer_bytes)));
+            let metered = |tcp| TokioIo::new(Metered::new(tcp, Meter::new(answer_bytes), open));
             let Some(tunnel) = proxy else {
                 let addrs = resolve(&resolver, &uri).await?;
                 judge_all(&policy, &addrs)?;

@@ -9,7 +9,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -54,22 +54,57 @@ impl Meter {
     }
 }
 
-/// A stream whose incoming bytes are counted.
+/// How many connections are open, in use or not.
+///
+/// A subscription may have many attempts under way, each leaves a connection in the pool, and a tenant may have many
+/// subscriptions: what is kept has to end somewhere before the files this process may open, and its memory, do.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    count: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Open {
+    /// Beyond `most` a connection serves its request and is not kept.
+    pub(super) fn at_most(most: usize) -> Self {
+        Self { count: Arc::default(), most }
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > self.most
+    }
+}
+
+/// A stream whose incoming bytes are counted, and which is counted itself.
 #[derive(Debug)]
 pub(super) struct Metered<S> {
     stream: S,
     meter: Meter,
+    open: Open,
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(stream: S, meter: Meter) -> Self {
-        Self { stream, meter }
+    pub(super) fn new(stream: S, meter: Meter, open: Open) -> Self {
+        open.count.fetch_add(1, Ordering::Relaxed);
+        Self { stream, meter, open }
+    }
+}
+
+impl<S> Drop for Metered<S> {
+    fn drop(&mut self) {
+        self.open.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl<S> Connection for Metered<S> {
     fn connected(&self) -> Connected {
-        Connected::new().extra(self.meter.clone())
+        let connected = Connected::new().extra(self.meter.clone());
+        // Poisoned from the start: it serves the request that it was made for and is not kept. Those that are kept
+        // already go on, so that whoever crowds the pool does not take the connections of others.
+        if self.open.is_crowded() {
+            connected.poison();
+        }
+        connected
     }
 }
 

@@ -26,12 +26,13 @@ use hyper::http::response::Parts;
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustix::process::{Resource, getrlimit};
 use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
 
 pub use self::connect::Proxy;
 use self::connect::Way;
-use self::meter::Meter;
+use self::meter::{Meter, Open};
 use self::resolve::Resolver;
 pub use self::tls::TlsOptions;
 use crate::egress::Policy;
@@ -43,6 +44,10 @@ const FRAMING_HEADERS: [HeaderName; 7] = [CONNECTION, CONTENT_LENGTH, EXPECT, HO
 
 /// hyper accepts no smaller limit for what it buffers of an HTTP/1.1 head.
 const MIN_HEADER_BYTES: usize = 8192;
+
+/// Connections open at once before none is kept; fewer if this process may not open twice as many files. One over TLS
+/// takes some 40 KiB.
+const MOST_OPEN: usize = 4096;
 
 /// What is the same for all attempts of a relay.
 #[derive(Clone, Debug)]
@@ -111,6 +116,7 @@ struct Shared {
     trusted_roots: usize,
     verifier: Option<Arc<WebPkiServerVerifier>>,
     common_tls: ClientConfig,
+    open: Open,
     exit: RwLock<Arc<Exit>>,
 }
 
@@ -142,15 +148,22 @@ impl Sender {
     /// If the extra root certificates are unreadable. System roots that cannot be loaded are only
     /// counted out: see [`Sender::trusted_roots`].
     pub fn new(settings: Settings, policy: Arc<Policy>) -> Result<Self, SendError> {
+        let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
+        Self::keeping(files.map_or(MOST_OPEN, |files| MOST_OPEN.min(files / 2)), settings, policy)
+    }
+
+    fn keeping(most_open: usize, settings: Settings, policy: Arc<Policy>) -> Result<Self, SendError> {
+        let open = Open::at_most(most_open);
         let roots = Arc::new(tls::roots(settings.extra_roots_pem.as_deref())?);
         let common_tls = tls::common(Arc::clone(&roots))?;
-        let exit = exit(&settings, &common_tls, policy)?;
+        let exit = exit(&settings, &common_tls, policy, &open)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 settings,
                 trusted_roots: roots.len(),
                 verifier: tls::verifier(roots),
                 common_tls,
+                open,
                 exit: RwLock::new(Arc::new(exit)),
             }),
         })
@@ -162,7 +175,7 @@ impl Sender {
     /// # Errors
     /// If names cannot be resolved at all; everything stays as it was then.
     pub fn replace_policy(&self, policy: Arc<Policy>) -> Result<(), SendError> {
-        let renewed = exit(&self.shared.settings, &self.shared.common_tls, policy)?;
+        let renewed = exit(&self.shared.settings, &self.shared.common_tls, policy, &self.shared.open)?;
         *self.shared.exit.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
         Ok(())
     }
@@ -192,7 +205,8 @@ impl Sender {
         match &*kept {
             Some((made_for, client)) if Arc::ptr_eq(made_for, &exit) => client.clone(),
             _ => {
-                let made = client(&self.shared.settings, &exit.policy, &exit.resolver, tls.config.clone());
+                let shared = &self.shared;
+                let made = client(&shared.settings, &exit.policy, &exit.resolver, tls.config.clone(), &shared.open);
                 kept.insert((exit, made)).1.clone()
             }
         }
@@ -267,14 +281,20 @@ impl fmt::Debug for Sender {
     }
 }
 
-fn exit(settings: &Settings, common_tls: &ClientConfig, policy: Arc<Policy>) -> Result<Exit, SendError> {
+fn exit(settings: &Settings, common_tls: &ClientConfig, policy: Arc<Policy>, open: &Open) -> Result<Exit, SendError> {
     let resolver = Resolver::new(&settings.name_servers)?;
-    let client = client(settings, &policy, &resolver, common_tls.clone());
+    let client = client(settings, &policy, &resolver, common_tls.clone(), open);
     Ok(Exit { policy, resolver, client })
 }
 
 /// An empty pool over connections that the policy has judged.
-fn client(settings: &Settings, policy: &Arc<Policy>, resolver: &Resolver, tls: ClientConfig) -> HttpClient {
+fn client(
+    settings: &Settings,
+    policy: &Arc<Policy>,
+    resolver: &Resolver,
+    tls: ClientConfig,
+    open: &Open,
+) -> HttpClient {
     let max_header_bytes = settings.max_response_header_bytes.max(MIN_HEADER_BYTES);
     // What may lie unread: of one answer no more than is wanted of it, of a connection that of sixteen.
     let stream_window = u32::try_from(settings.max_response_bytes).unwrap_or(u32::MAX).clamp(64 << 10, 2 << 20);
@@ -282,7 +302,7 @@ fn client(settings: &Settings, policy: &Arc<Policy>, resolver: &Resolver, tls: C
     // was read of it the window has moved once.
     let on_the_way = 2 * stream_window as usize;
     let answer_bytes = settings.max_response_bytes.saturating_add(max_header_bytes).saturating_add(on_the_way);
-    let way = Way::new(Arc::clone(policy), resolver.clone(), settings.proxy.as_ref(), answer_bytes);
+    let way = Way::new(Arc::clone(policy), resolver.clone(), settings.proxy.as_ref(), answer_bytes, open.clone());
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         // Without a timer of its own the pool would close idle connections only when asked for one.

@@ -377,3 +377,26 @@ async fn answers_longer_than_wanted_do_not_cost_an_http2_connection() {
         assert_eq!(sink.accepted() - before, 1);
     }
 }
+
+#[tokio::test]
+async fn with_too_many_connections_open_none_more_is_kept() {
+    let allow = ["127.0.0.0/8".parse().expect("a rule")];
+    let policy = Arc::new(Policy::new(&allow, &[], &[]).expect("a policy"));
+    let sender = Sender::keeping(3, settings(), policy).expect("a sender");
+    let mut sinks = Vec::new();
+    for _ in 0..6 {
+        sinks.push(Sink::raw("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", Then::Keep).await);
+    }
+    for _ in 0..4 {
+        for sink in &sinks {
+            // What is not kept takes a moment to be closed.
+            while sender.shared.open.is_crowded() {
+                tokio::task::yield_now().await;
+            }
+            let attempted = sender.send(outgoing(&sink.http(), PATIENT)).await;
+            assert_eq!(attempted.outcome, Outcome::Delivered, "{:?}", attempted.error);
+        }
+    }
+    let accepted: Vec<_> = sinks.iter().map(Sink::accepted).collect();
+    assert_eq!(accepted, [1, 1, 1, 4, 4, 4]);
+}
