@@ -22,10 +22,10 @@ const LEASE_PACE: Duration = Duration::from_millis(2);
 const LEAST_EVENTS: usize = 16;
 /// A claim that takes longer than this, and than [`CLAIM_PER_LEASE`] for each lease it brings, is followed by a
 /// pause [`CLAIM_PAUSE`] times as long as what is beyond: it looks through all that fail, and what is new waits for it.
-const CLAIM_FREE: Duration = Duration::from_millis(2);
+const CLAIM_FREE: Duration = Duration::from_millis(1);
 const CLAIM_PER_LEASE: Duration = Duration::from_micros(100);
-const CLAIM_PAUSE: u32 = 10;
-const LONGEST_CLAIM_PAUSE: Duration = Duration::from_millis(100);
+const CLAIM_PAUSE: u32 = 50;
+const LONGEST_CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
 impl Relay {
     /// Claims what is due, else expands what is new, else goes to sleep the way `wake` describes.
