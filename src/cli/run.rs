@@ -137,9 +137,11 @@ async fn in_step(config: &Config) -> Result<(), ReconcileError> {
 
 /// Seals what the configuration, or SQL, has put into the database. What is left is sealed by the relay's ticks.
 async fn seal_found(config: &Config, client: &tokio_postgres::Client) {
+    if config.secrets.keyring.current().is_none() {
+        return;
+    }
     // In doubt the ticks will do it.
-    let is_ours = matches!(seal::other_environment(config, client).await, Ok(None));
-    if config.secrets.keyring.current().is_none() || !is_ours {
+    if !matches!(seal::other_environment(config, client).await, Ok(None)) {
         return;
     }
     match secrets::seal_found(client, &config.secrets.keyring).await {

@@ -22,6 +22,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::failure;
 use super::meter::{Meter, Metered, Open};
 use super::resolve::Resolver;
 use crate::egress::Policy;
@@ -187,9 +188,7 @@ async fn through(mut tunnel: Tunnel<ToProxy>, uri: &Uri, port: u16) -> Result<To
     let target = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query("/").build();
     let target = target.map_err(|error| Failure::Relay(error.to_string()))?;
     tunnel.call(target).await.map_err(|error| {
-        let cause = std::iter::successors(Some(&error as &(dyn std::error::Error + 'static)), |error| error.source());
-        let known = cause.into_iter().find_map(|error| error.downcast_ref::<Failure>().cloned());
-        known.unwrap_or_else(|| Failure::Connect(format!("the proxy refuses: {error}")))
+        failure::carried(&error).unwrap_or_else(|| Failure::Connect(format!("the proxy refuses: {error}")))
     })
 }
 

@@ -28,13 +28,18 @@ pub(super) fn of_body(error: &hyper::Error) -> Failure {
 /// The outermost error of the chain whose type says what happened. TLS is looked for first: hyper
 /// wraps a broken session in an error of its own.
 fn known_cause(error: &(dyn Error + 'static)) -> Option<Failure> {
-    if let Some(failure) = causes(error).find_map(|cause| cause.downcast_ref::<Failure>()) {
-        return Some(failure.clone());
+    if let Some(failure) = carried(error) {
+        return Some(failure);
     }
     if let Some(tls) = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
         return Some(tls::failure(tls));
     }
     causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>()).map(of_hyper)
+}
+
+/// The failure that a connector of ours has put into the error.
+pub(super) fn carried(error: &(dyn Error + 'static)) -> Option<Failure> {
+    causes(error).find_map(|cause| cause.downcast_ref::<Failure>()).cloned()
 }
 
 fn of_hyper(error: &hyper::Error) -> Failure {
