@@ -4,9 +4,9 @@
 //! PostgreSQL's is that of the postmaster, its living children and those that have ended: the postmaster has waited
 //! for them, so theirs is in its `cutime` and `cstime`.
 //!
-//! Statements are counted by `pg_stat_statements`, in the relay's sessions alone: the library is loaded with
-//! `track = none`, and the relay's URL sets `all` (`Stage::relay`). A top-level statement is a round trip: the relay
-//! prepares each of its statements once a connection, which is not counted.
+//! Statements are counted by `pg_stat_statements`, in the sessions of [`Stage::counted_relays`] alone: the library is
+//! loaded with `track = none`, and their URL sets `all`. A top-level statement is a round trip. (The relay prepares each
+//! of its statements once a connection, which is not counted.)
 
 use super::BenchError;
 use super::report::Row;
@@ -39,7 +39,7 @@ pub(super) struct Used {
     /// This process: the writers.
     pub(super) bench_s: f64,
     pub(super) wal_bytes: f64,
-    /// None if `pg_stat_statements` is missing.
+    /// None if they were not counted.
     pub(super) round_trips: Option<f64>,
     pub(super) statements: Option<f64>,
     /// Greatest resident memory of each relay since it was started.
@@ -65,7 +65,7 @@ impl Meter {
         let wal = "select (pg_current_wal_insert_lsn() - '0/0')::float8";
         Ok(Self {
             wal_bytes: stage.client.query_one(wal, &[]).await?.get(0),
-            calls: calls(stage).await?,
+            calls: if relays.iter().any(|relay| relay.counted) { calls(stage).await? } else { None },
             at: Instant::now(),
             relays_s: relays.iter().map(|relay| cpu_s(relay.id())).sum(),
             postgres_s: stage.postmaster.map(tree_cpu_s),

@@ -3,16 +3,19 @@
 //! The relays are up and on hold while the backlog is written, then released. Every run is checked: as many deliveries
 //! have succeeded as there must be, and the sink has answered as many requests.
 
-use super::meter::Meter;
+use super::meter::{Meter, Used};
 use super::payloads::{self, Payloads};
 use super::report::{Report, Row, Table, column, spread_column};
-use super::stage::Stage;
+use super::stage::{Relay, Stage};
 use super::{Arguments, BenchError};
 use serde_json::json;
 use std::time::Duration;
 
 /// Longer than any row takes on a machine that is worth measuring.
 const LIMIT: Duration = Duration::from_secs(900);
+
+/// So many say how many statements a delivery takes.
+const COUNTED_EVENTS: u64 = 10_000;
 
 #[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Throughput")]
@@ -88,6 +91,7 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     Ok(report)
 }
 
+#[derive(Clone, Copy)]
 struct Case<'a> {
     payloads: &'a Payloads,
     events: u64,
@@ -96,7 +100,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    async fn measure(&self, stage: &mut Stage, runs: usize) -> Result<Row, BenchError> {
+    async fn measure(self, stage: &mut Stage, runs: usize) -> Result<Row, BenchError> {
         let url = stage.sink()?.url();
         stage.subscribe(&vec![url; usize::try_from(self.subscriptions)?]).await?;
         let stored_bytes = stage.load(self.payloads).await?;
@@ -106,37 +110,55 @@ impl Case<'_> {
                 "payload_bytes": self.payloads.mean_bytes().round(), "stored_bytes": stored_bytes.round(), "relays": self.relays }),
         );
         for _ in 0..runs {
-            self.measure_once(stage, &mut row).await?;
+            self.time(stage, &mut row).await?;
         }
+        let few = Self { events: self.events.min(COUNTED_EVENTS), ..self };
+        few.count(stage, &mut row).await?;
         Ok(row)
     }
 
-    async fn measure_once(&self, stage: &Stage, row: &mut Row) -> Result<(), BenchError> {
-        let expected = self.events * self.subscriptions;
-        let deliveries = expected as f64;
+    /// A run of which everything but the statements is told.
+    async fn time(self, stage: &Stage, row: &mut Row) -> Result<(), BenchError> {
         let relays = stage.relays(self.relays).await?;
         stage.hold(true).await?;
-        let filling = Meter::start(stage, &[]).await?;
+        let meter = Meter::start(stage, &[]).await?;
         stage.fill(self.events).await?;
-        let filled = filling.read(stage, &[]).await?;
+        let filled = meter.read(stage, &[]).await?;
         stage.client.batch_execute("checkpoint").await?;
-        let (finished, received) = (stage.finished().await?, stage.received()?);
 
-        let meter = Meter::start(stage, &relays).await?;
-        stage.hold(false).await?;
-        stage.drained(LIMIT).await?;
-        let used = meter.read(stage, &relays).await?;
-
-        let (finished, received) = (stage.finished().await? - finished, stage.received()? - received);
-        if (finished, received) != (expected, expected) {
-            return Err(format!("of {expected} deliveries {finished} succeeded and {received} were received").into());
-        }
-        row.add("deliveries", finished as f64);
-        row.add("received", received as f64);
+        let (meter, used, deliveries) = self.deliver(stage, &relays).await?;
+        row.add("deliveries", deliveries);
         row.add("deliveries_per_s", deliveries / used.took.as_secs_f64());
         used.add_to(row, deliveries);
         row.add("wal_with_event_bytes", (used.wal_bytes + filled.wal_bytes) / deliveries);
         meter.dead(stage, relays).await?.add_to(row, deliveries);
         Ok(())
+    }
+
+    /// A run of its own that counts the statements.
+    async fn count(self, stage: &Stage, row: &mut Row) -> Result<(), BenchError> {
+        let relays = stage.counted_relays(self.relays).await?;
+        stage.hold(true).await?;
+        stage.fill(self.events).await?;
+        let (_, used, deliveries) = self.deliver(stage, &relays).await?;
+        row.add_known("round_trips", used.round_trips.map(|calls| calls / deliveries));
+        row.add_known("statements", used.statements.map(|calls| calls / deliveries));
+        Ok(())
+    }
+
+    /// Lets go of the backlog; what it took until the last delivery was recorded. Deliveries that succeeded and requests
+    /// that the sink has answered must both be as many as there are to be.
+    async fn deliver(self, stage: &Stage, relays: &[Relay]) -> Result<(Meter, Used, f64), BenchError> {
+        let expected = self.events * self.subscriptions;
+        let (finished, received) = (stage.finished().await?, stage.received()?);
+        let meter = Meter::start(stage, relays).await?;
+        stage.hold(false).await?;
+        stage.drained(LIMIT).await?;
+        let used = meter.read(stage, relays).await?;
+        let (finished, received) = (stage.finished().await? - finished, stage.received()? - received);
+        if (finished, received) != (expected, expected) {
+            return Err(format!("of {expected} deliveries {finished} succeeded and {received} were received").into());
+        }
+        Ok((meter, used, expected as f64))
     }
 }
