@@ -17,6 +17,7 @@ mod audit;
 mod circuit;
 mod claim_and_record;
 mod command_line;
+mod costs;
 mod delivery;
 mod dns;
 mod doorbell;
