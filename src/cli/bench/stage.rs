@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 pub(super) const RELAY_SETTINGS: [(&str, &str); 4] = [
     ("OUTBOXD_EGRESS__ALLOW", r#"["127.0.0.0/8"]"#),
     // One subscription may have all there is.
-    ("OUTBOXD_RELAY__MAX_IN_FLIGHT", "256"),
+    ("OUTBOXD_RELAY__MAX_IN_FLIGHT", "512"),
     ("OUTBOXD_ADMIN__LISTEN", "off"),
     ("OUTBOXD_LOG__LEVEL", "error"),
 ];
