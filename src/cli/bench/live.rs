@@ -20,8 +20,8 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 48, default_value_if("quick", "true", "8"))]
     live_writers: usize,
     /// How long they write
-    #[arg(long, default_value_t = 15, default_value_if("quick", "true", "2"))]
-    live_seconds: u64,
+    #[arg(long, default_value_t = 15, default_value_if("quick", "true", "1"))]
+    live_seconds: u32,
     /// Bytes of a payload
     #[arg(long, default_value_t = 1024)]
     live_payload_bytes: usize,
@@ -54,6 +54,8 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         column("behind_last_events", "last", 0),
         column("drain_s", "drain s", 2),
         column("cpu_ms", "CPU ms", 3),
+        column("idle_share", "idle", 2),
+        column("stolen_share", "stolen", 2),
         column("wal_bytes", "WAL bytes", 0),
         column("dead_history_rows", "dead rows", 0),
     ];
@@ -81,7 +83,7 @@ async fn measure_once(stage: &Stage, options: &Options, payloads: &Payloads, row
     let started = Instant::now();
     let mut samples: Vec<(f64, f64)> = vec![];
     for second in 1..=options.live_seconds {
-        sleep_until(started + Duration::from_secs(second)).await;
+        sleep_until(started + Duration::from_secs(second.into())).await;
         let sample = watch.query_one(&status, &[]).await?;
         samples.push((sample.get(0), sample.get::<_, i64>(1) as f64));
     }
