@@ -94,6 +94,30 @@ impl Stage {
         Ok(())
     }
 
+    /// Another database on the same server, called by this one's name and that; with an empty outbox and no sink.
+    pub(super) async fn beside(&self, name: &str) -> Result<Self, BenchError> {
+        let own: String = self.client.query_one("select current_database()", &[]).await?.get(0);
+        let database = format!("{own}_{name}");
+        self.client.batch_execute(&format!("drop database if exists \"{database}\" with (force)")).await?;
+        self.client.batch_execute(&format!("create database \"{database}\"")).await?;
+        let url = with_database(&self.url, &database)?;
+        let client = connect::open_driven(&Config::for_database(&url)?.database.listen_settings()?).await?;
+        let (listen, postmaster) = (self.listen, self.postmaster);
+        let mut stage = Self { url, listen, client, sink: None, postmaster, statements_in: None, _server: None };
+        stage.anew().await?;
+        Ok(stage)
+    }
+
+    /// Drops a database that was made [`beside`](Self::beside) this one, unless the whole server goes away soon.
+    pub(super) async fn drop_beside(&self, other: Self) -> Result<(), BenchError> {
+        if self._server.is_some() {
+            return Ok(());
+        }
+        let database: String = other.client.query_one("select current_database()", &[]).await?.get(0);
+        drop(other);
+        Ok(self.client.batch_execute(&format!("drop database \"{database}\" with (force)")).await?)
+    }
+
     /// The schema of `pg_stat_statements`, if it is loaded and we may set it for a session.
     async fn count_statements(&self) -> Result<Option<String>, BenchError> {
         let loaded = "select current_setting('shared_preload_libraries') ~ 'pg_stat_statements'
@@ -275,6 +299,16 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// The same server's other database.
+fn with_database(url: &str, database: &str) -> Result<String, BenchError> {
+    if !url.contains("://") {
+        return Ok(format!("{url} dbname='{database}'"));
+    }
+    let mut url = url::Url::parse(url)?;
+    url.set_path(database);
+    Ok(url.into())
 }
 
 /// A server with default durability. Where contrib is not installed, it counts no statements.
