@@ -201,6 +201,8 @@ impl Scene<'_> {
         };
         let latency = beat.last(stage, &self.clock, duration).await?;
         stage.drained(LIMIT).await?;
+        drop(relays);
+        stage.alone().await?;
         let deliveries = (self.options.tenant_events * self.options.tenant_subscriptions) as f64;
         row.add("cold_deliveries_per_s", cold);
         row.add("relay_cpu_ms", used.relays_s * 1000.0 / deliveries);

@@ -219,6 +219,7 @@ impl Scene<'_> {
             open.batch_execute("commit").await?;
             stage.drained(LIMIT).await?;
         }
+        drop(relays);
         let deliveries = events as f64;
         world.row.add("relay_cpu_ms", used.relays_s * 1000.0 / deliveries);
         world.row.add_known("postgres_cpu_ms", used.postgres_s.map(|s| s * 1000.0 / deliveries));
