@@ -33,6 +33,8 @@ pub(super) struct Stage {
     pub(super) postmaster: Option<u32>,
     /// Where `pg_stat_statements` is, if it can be used.
     pub(super) statements_in: Option<String>,
+    /// Nothing has been measured in it yet.
+    fresh: bool,
     _server: Option<Throwaway>,
 }
 
@@ -76,14 +78,19 @@ impl Stage {
             sink: None,
             postmaster: meter::postmaster_of(u32::try_from(backend)?),
             statements_in: None,
+            fresh: false,
             _server: server,
         };
         stage.anew().await?;
+        stage.fresh = true;
         Ok(stage)
     }
 
     /// An empty outbox: no scenario inherits what another has left behind.
     pub(super) async fn anew(&mut self) -> Result<(), BenchError> {
+        if std::mem::take(&mut self.fresh) {
+            return Ok(());
+        }
         self.alone().await?;
         self.client.batch_execute("drop schema if exists outbox, outbox_relay, bench cascade").await?;
         schema::migrate(&mut self.client).await?;
@@ -103,7 +110,8 @@ impl Stage {
         let url = with_database(&self.url, &database)?;
         let client = connect::open_driven(&Config::for_database(&url)?.database.listen_settings()?).await?;
         let (listen, postmaster) = (self.listen, self.postmaster);
-        let mut stage = Self { url, listen, client, sink: None, postmaster, statements_in: None, _server: None };
+        let mut stage =
+            Self { url, listen, client, sink: None, postmaster, statements_in: None, fresh: false, _server: None };
         stage.anew().await?;
         Ok(stage)
     }
@@ -165,7 +173,8 @@ impl Stage {
     }
 
     async fn start_relays(&self, count: usize, counted: bool) -> Result<Vec<Relay>, BenchError> {
-        let expected = self.live_relays().await? + i64::try_from(count)?;
+        let newest = "select coalesce(max(epoch), 0) from outbox_relay.relay";
+        let newest: i32 = self.client.query_one(newest, &[]).await?.get(0);
         let mut relays = vec![];
         for n in 1..=count {
             let mut command = Command::new(std::env::current_exe()?);
@@ -178,7 +187,7 @@ impl Stage {
             relays.push(Relay { process: command.stdin(Stdio::null()).spawn()?, counted });
         }
         let started = Instant::now();
-        while self.live_relays().await? < expected {
+        while self.live_relays(newest).await? < i64::try_from(count)? {
             if started.elapsed() > START_LIMIT {
                 return Err("the relay does not register".into());
             }
@@ -197,9 +206,11 @@ impl Stage {
         }
     }
 
-    async fn live_relays(&self) -> Result<i64, BenchError> {
-        let live = "select count(*) from outbox_relay.relay where epoch in (select outbox_relay.live_epochs())";
-        Ok(self.client.query_one(live, &[]).await?.get(0))
+    /// Those that have registered since that epoch.
+    async fn live_relays(&self, since: i32) -> Result<i64, BenchError> {
+        let live =
+            "select count(*) from outbox_relay.relay where epoch > $1 and epoch in (select outbox_relay.live_epochs())";
+        Ok(self.client.query_one(live, &[&since]).await?.get(0))
     }
 
     /// One subscription to every event for each URL, instead of those there were; their ids.
