@@ -110,7 +110,7 @@ async fn prepare(stage: &Stage, payloads: &Payloads) -> Result<(), BenchError> {
 
 struct Scene<'a> {
     options: &'a Options,
-    runs: usize,
+    runs: u32,
     clock: Clock,
     payload: String,
 }
@@ -170,7 +170,7 @@ impl Scene<'_> {
         let [one, many] = &mut rows[..] else { return Err("two sets".into()) };
         let mut before = self.spread(stage, "one", 1, one).await?;
         before.add_to(one);
-        for _ in 0..self.runs {
+        for _ in 0..self.runs.div_ceil(3) {
             let turn = self.spread(stage, "many", self.options.tenants, many).await?;
             let after = self.spread(stage, "one", 1, one).await?;
             turn.add_beside(&[before, after], many);

@@ -42,13 +42,13 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 1_000_000, default_value_if("quick", "true", "5000"))]
     outage_events: u64,
     /// Events delivered from a backlog in each turn
-    #[arg(long, value_name = "N", default_value_t = 40_000, default_value_if("quick", "true", "1000"))]
+    #[arg(long, value_name = "N", default_value_t = 30_000, default_value_if("quick", "true", "1000"))]
     flatness_events: u64,
     /// Events a second of each turn's beat
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 200)]
     flatness_rate: u64,
     /// Seconds of each turn's beat
-    #[arg(long, value_name = "S", default_value_t = 4.0, default_value_if("quick", "true", "1"))]
+    #[arg(long, value_name = "S", default_value_t = 3.0, default_value_if("quick", "true", "1"))]
     flatness_seconds: f64,
 }
 
@@ -95,7 +95,8 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         held.push(hold_snapshot(&world.stage).await?);
     }
     let mut before = scene.turn(&mut fresh, None).await?;
-    for _ in 0..arguments.runs {
+    // A round has ten turns.
+    for _ in 0..arguments.runs.div_ceil(2) {
         for world in &mut worlds {
             let turn = scene.turn(world, Some(world.what)).await?;
             let after = scene.turn(&mut fresh, None).await?;

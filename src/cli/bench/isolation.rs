@@ -1,9 +1,10 @@
 //! What healthy subscriptions feel of others that hang, are dead, are slow or fail.
 //!
 //! Every subscription is of a tenant of its own and wants its tenant's events. Phases alternate: the healthy alone, then
-//! the same beside bad ones that get events at the same rate each, then alone again. A phase is a steady beat for the
-//! healthy, from the moment on at which the bad ones begin, then a backlog of the same mixture, timed until the last of
-//! the healthy ones' deliveries has arrived. All of it has the relay's own defaults: an attempt may take 15 s, one
+//! beside bad ones, then alone again; the same events are written in all of them, for the bad ones at the same rate each
+//! as for the healthy, and in a phase without them nobody wants those. A phase is a steady beat for the healthy, from the
+//! moment on at which events for the bad ones begin, then a backlog of the same mixture, timed until the last of the
+//! healthy ones' deliveries has arrived. All of it has the relay's own defaults: an attempt may take 15 s, one
 //! subscription may have 64 of them under way.
 
 use super::payloads::Payloads;
@@ -32,13 +33,13 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 30, default_value_if("quick", "true", "6"))]
     bad: u64,
     /// What is bad about them, by phase
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Bad::Hanging, Bad::Dead, Bad::Slow, Bad::Failing, Bad::Mixed])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Bad::Nothing, Bad::Hanging, Bad::Dead, Bad::Slow, Bad::Failing, Bad::Mixed])]
     bad_kinds: Vec<Bad>,
     /// Events a second for all healthy ones together
     #[arg(long, value_name = "N", default_value_t = 300)]
     isolation_rate: u64,
     /// Seconds of a phase's beat
-    #[arg(long, value_name = "S", default_value_t = 8.0, default_value_if("quick", "true", "1"))]
+    #[arg(long, value_name = "S", default_value_t = 7.0, default_value_if("quick", "true", "1"))]
     isolation_seconds: f64,
     /// Events for all healthy ones together in a phase's backlog
     #[arg(long, value_name = "N", default_value_t = 20_000, default_value_if("quick", "true", "1000"))]
@@ -47,6 +48,8 @@ pub(super) struct Options {
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Bad {
+    /// Answer at once: what the load of so many more does
+    Nothing,
     /// Accept and never answer
     Hanging,
     /// Refuse the connection
@@ -64,6 +67,7 @@ impl Bad {
 
     fn describe(self) -> &'static str {
         match self {
+            Self::Nothing => "more healthy ones",
             Self::Hanging => "that hang",
             Self::Dead => "that are dead",
             Self::Slow => "that answer after 2 s",
@@ -75,6 +79,7 @@ impl Bad {
     /// Where the nth of them is.
     fn url(self, nth: usize, sink: u16, dead: SocketAddr) -> String {
         match self {
+            Self::Nothing => format!("http://127.0.0.1:{sink}/in"),
             Self::Hanging => format!("http://127.0.0.1:{sink}/hang"),
             Self::Dead => format!("http://{dead}/in"),
             Self::Slow => format!("http://127.0.0.1:{sink}/slow/2000"),
@@ -132,7 +137,8 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
             )
         })
         .collect();
-    for _ in 0..options.rounds(arguments) {
+    // A round has a dozen phases.
+    for _ in 0..arguments.runs.div_ceil(3) {
         for (bad, row) in options.bad_kinds.iter().zip(&mut rows) {
             let beside = scene.phase(Some(*bad), row).await?;
             let after = scene.phase(None, &mut alone).await?;
@@ -154,18 +160,11 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     ];
     let notes = vec![format!(
         "healthy ones only: {} events a second for {} s from commit to receipt, {} from a backlog; every subscription, \
-         good or bad, gets the same share; ratios are to the mean of the phases before and after",
+         good or bad, gets the same share, and in the phases alone the bad ones' events are written too; ratios are to \
+         the mean of the phases before and after",
         options.isolation_rate, options.isolation_seconds, options.isolation_events
     )];
     Ok(Report { tables: vec![Table { name: "rows", heading: "", columns, rows }], notes })
-}
-
-impl Options {
-    /// A round has ten phases.
-    #[expect(clippy::unused_self, reason = "it is about these")]
-    fn rounds(&self, arguments: &Arguments) -> usize {
-        arguments.runs.div_ceil(3)
-    }
 }
 
 impl Scene<'_> {
@@ -200,20 +199,16 @@ impl Scene<'_> {
         let duration = Duration::from_secs_f64(self.options.isolation_seconds);
         // Connections and plans are warm then, as those of a relay are that has run for a while.
         beat.last(self.stage, &self.clock, duration / 8).await?;
-        let latency = if bad.is_some() {
-            let until = Instant::now() + duration;
-            let (latency, provoked) = tokio::join!(beat.last(self.stage, &self.clock, duration), self.provoke(until));
-            provoked?;
-            latency?
-        } else {
-            beat.last(self.stage, &self.clock, duration).await?
-        };
-        let per_s = self.backlog(bad.is_some()).await?;
+        let until = Instant::now() + duration;
+        let (latency, provoked) = tokio::join!(beat.last(self.stage, &self.clock, duration), self.provoke(until));
+        provoked?;
+        let (latency, per_s) = (latency?, self.backlog().await?);
         row.add("delivered", self.end(relays, began).await? as f64);
         Ok(Turn { per_s, latency })
     }
 
-    /// As many events for each of the bad as each of the healthy gets.
+    /// As many events for each of the bad as each of the healthy gets. They are written whether the bad are there or not:
+    /// what a second writer does to the latency is not to be taken for what the bad do.
     async fn provoke(&self, until: Instant) -> Result<(), BenchError> {
         let rate = self.options.isolation_rate as f64 * self.bad.len() as f64 / self.healthy.len() as f64;
         let writer = self.stage.connect().await?;
@@ -233,9 +228,8 @@ impl Scene<'_> {
     }
 
     /// Deliveries a second to the healthy, from a backlog of events for everybody in turn.
-    async fn backlog(&self, with_bad: bool) -> Result<f64, BenchError> {
-        let (healthy, all) = (self.healthy.len() as u64, [self.healthy.clone(), self.bad.clone()].concat());
-        let tenants = if with_bad { all } else { self.healthy.clone() };
+    async fn backlog(&self) -> Result<f64, BenchError> {
+        let (healthy, tenants) = (self.healthy.len() as u64, [self.healthy.clone(), self.bad.clone()].concat());
         let rounds = (self.options.isolation_events / healthy).max(1);
         self.stage.hold(true).await?;
         self.stage
