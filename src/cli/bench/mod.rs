@@ -7,12 +7,19 @@
 //! A scenario is a module with `Options` (its sizes, each a flag, with a small value for `--quick`) and a function
 //! `run` from stage and arguments to a [`Report`]; [`Scenario`] and [`measure`] list them.
 
+mod catch_up;
+mod crowd;
+mod fan_out;
+mod flatness;
+mod isolation;
 mod latency;
 mod live;
 mod machine;
 mod meter;
+mod past;
 mod payloads;
 mod report;
+mod scene;
 mod sink;
 mod stage;
 mod tax;
@@ -20,6 +27,7 @@ mod throughput;
 mod writers;
 
 use super::{Exit, fail};
+use crate::schema::describe;
 use clap::ValueEnum;
 use report::Report;
 use serde_json::Value;
@@ -62,6 +70,14 @@ pub struct Arguments {
     latency: latency::Options,
     #[command(flatten)]
     tax: tax::Options,
+    #[command(flatten)]
+    flatness: flatness::Options,
+    #[command(flatten)]
+    isolation: isolation::Options,
+    #[command(flatten)]
+    fan_out: fan_out::Options,
+    #[command(flatten)]
+    catch_up: catch_up::Options,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +90,14 @@ enum Scenario {
     Latency,
     /// Writers' commits a second, bare and with the outbox
     Tax,
+    /// Throughput and latency with a past, an old snapshot, an open writer, after an outage
+    Flatness,
+    /// What healthy subscriptions feel of bad ones
+    Isolation,
+    /// Many subscriptions, many tenants
+    FanOut,
+    /// A storm of retries
+    CatchUp,
     /// All of them
     All,
 }
@@ -84,6 +108,10 @@ async fn measure(scenario: Scenario, stage: &mut Stage, arguments: &Arguments) -
         Scenario::Live => live::run(stage, arguments).await,
         Scenario::Latency => latency::run(stage, arguments).await,
         Scenario::Tax => tax::run(stage, arguments).await,
+        Scenario::Flatness => flatness::run(stage, arguments).await,
+        Scenario::Isolation => isolation::run(stage, arguments).await,
+        Scenario::FanOut => fan_out::run(stage, arguments).await,
+        Scenario::CatchUp => catch_up::run(stage, arguments).await,
         Scenario::All => Ok(Report::default()),
     }
 }
@@ -107,7 +135,8 @@ pub async fn bench(arguments: &Arguments) -> Exit {
     let done = if arguments.sink { sink::be_the_sink() } else { run(arguments).await };
     match done {
         Ok(()) => Exit::Done,
-        Err(e) => fail(e),
+        // PostgreSQL's own errors say "db error" and no more.
+        Err(e) => fail(e.downcast_ref().map_or_else(|| e.to_string(), describe)),
     }
 }
 
