@@ -1,64 +1,75 @@
 //! `outboxd bench`: what a delivery and a producer cost, on the machine at hand.
 //!
-//! Everything runs on loopback: a throwaway PostgreSQL with default durability (or `--url`), the relay
+//! Everything runs on loopback: a throwaway PostgreSQL with default durability (or `--url`), the relays
 //! and the sink each in a process of their own. Figures that are compared are measured in one run, in
 //! turns, because two shared cores drift.
+//!
+//! A scenario is a module with `Options` (its sizes, each a flag, with a small value for `--quick`) and a function
+//! `run` from stage and arguments to a [`Report`]; [`Scenario`] and [`measure`] list them.
 
 mod latency;
+mod live;
+mod machine;
+mod meter;
+mod payloads;
+mod report;
+mod sink;
 mod stage;
 mod tax;
 mod throughput;
+mod writers;
 
 use super::{Exit, fail};
-use serde_json::{Value, json};
+use clap::ValueEnum;
+use report::Report;
+use serde_json::Value;
 use stage::Stage;
+use std::path::PathBuf;
 
 /// Flags of `outboxd bench`.
 #[derive(clap::Args, Clone)]
 pub struct Arguments {
-    /// What to measure
-    #[arg(long, value_enum, default_value = "all")]
-    scenario: Scenario,
+    /// What to measure: one or several, separated by commas
+    #[arg(long, value_enum, default_value = "all", value_delimiter = ',')]
+    scenario: Vec<Scenario>,
     /// A database to use instead of a throwaway server; the schema outbox in it is dropped
     #[arg(long)]
     url: Option<String>,
-    /// Events of the throughput scenario
-    #[arg(long, default_value_t = 60_000)]
-    events: u64,
-    /// Subscriptions that want each event, in the throughput scenario
-    #[arg(long, default_value_t = 1)]
-    subscriptions: u64,
-    /// Bytes of a payload
-    #[arg(long, default_value_t = 1024)]
-    payload: usize,
-    /// Events a second, in the latency scenario
-    #[arg(long, default_value_t = 50)]
-    rate: u64,
-    /// Seconds of the latency scenario, and of each turn of the tax scenario
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
-    /// Writers, in the tax scenario
-    #[arg(long, default_value_t = 16)]
-    clients: usize,
-    /// Turns of the throughput and tax scenarios
-    #[arg(long, default_value_t = 3)]
+    /// How often each figure is measured; told are median, least and greatest
+    #[arg(long, default_value_t = 3, default_value_if("quick", "true", "1"))]
     runs: usize,
-    /// Poll only, as with relay.listen = false
+    /// Small sizes, once: whether everything works, in less than a minute
+    #[arg(long)]
+    quick: bool,
+    /// Real payloads: a JSON file, or a directory of them
+    #[arg(long, value_name = "DIR_OR_FILE")]
+    payloads: Option<PathBuf>,
+    /// Relays poll only, as with relay.listen = false
     #[arg(long)]
     no_listen: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
-    /// Be the sink on this port (used by the benchmark itself)
+    /// Be the sink (used by the benchmark itself)
     #[arg(long, hide = true)]
-    sink: Option<u16>,
+    sink: bool,
+    #[command(flatten)]
+    throughput: throughput::Options,
+    #[command(flatten)]
+    live: live::Options,
+    #[command(flatten)]
+    latency: latency::Options,
+    #[command(flatten)]
+    tax: tax::Options,
 }
 
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
-    /// Deliveries a second from a backlog
+    /// Deliveries a second from a backlog, and what one costs
     Throughput,
-    /// Commit to receipt
+    /// Deliveries a second while writers commit as fast as they can
+    Live,
+    /// Commit to receipt, at steady rates
     Latency,
     /// Writers' commits a second, bare and with the outbox
     Tax,
@@ -66,16 +77,28 @@ enum Scenario {
     All,
 }
 
-/// What a scenario returns: lines for people and an object for programs.
-type Report = (Vec<String>, Value);
+async fn measure(scenario: Scenario, stage: &mut Stage, arguments: &Arguments) -> Result<Report, BenchError> {
+    match scenario {
+        Scenario::Throughput => throughput::run(stage, arguments).await,
+        Scenario::Live => live::run(stage, arguments).await,
+        Scenario::Latency => latency::run(stage, arguments).await,
+        Scenario::Tax => tax::run(stage, arguments).await,
+        Scenario::All => Ok(Report::default()),
+    }
+}
+
+impl Scenario {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
 type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the scenarios.
 pub async fn bench(arguments: &Arguments) -> Exit {
-    if let Some(port) = arguments.sink {
-        return stage::be_the_sink(port).await;
-    }
-    match run(arguments).await {
+    let done = if arguments.sink { sink::be_the_sink() } else { run(arguments).await };
+    match done {
         Ok(()) => Exit::Done,
         Err(e) => fail(e),
     }
@@ -83,59 +106,27 @@ pub async fn bench(arguments: &Arguments) -> Exit {
 
 async fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let mut results = serde_json::Map::new();
-    let wants = |scenario| arguments.scenario == scenario || arguments.scenario == Scenario::All;
     let mut stage = Stage::set(arguments).await?;
-    results.insert("environment".into(), stage.environment().await?);
+    let environment = machine::environment(&stage).await?;
     if !arguments.json {
-        println!("{}", describe(&results["environment"]));
+        machine::describe(&environment).iter().for_each(|line| println!("{line}"));
     }
-    let mut add = |name: &str, (lines, value): Report| {
+    results.insert("environment".into(), environment);
+    let wanted = Scenario::value_variants().iter().filter(|scenario| {
+        **scenario != Scenario::All
+            && (arguments.scenario.contains(scenario) || arguments.scenario.contains(&Scenario::All))
+    });
+    for scenario in wanted {
+        stage.anew().await?;
+        let report = measure(*scenario, &mut stage, arguments).await?;
         if !arguments.json {
-            println!("\n{name}");
-            lines.iter().for_each(|line| println!("  {line}"));
+            println!("\n{}", scenario.name());
+            report.lines().iter().for_each(|line| println!("  {line}"));
         }
-        results.insert(name.into(), value);
-    };
-    if wants(Scenario::Throughput) {
-        add("throughput", throughput::run(&mut stage, arguments).await?);
-    }
-    if wants(Scenario::Latency) {
-        add("latency", latency::run(&mut stage, arguments).await?);
-    }
-    if wants(Scenario::Tax) {
-        add("tax", tax::run(&mut stage, arguments).await?);
+        results.insert(scenario.name(), report.json());
     }
     if arguments.json {
         println!("{}", Value::Object(results));
     }
     Ok(())
-}
-
-fn describe(environment: &Value) -> String {
-    format!(
-        "{} cores, PostgreSQL {}, synchronous_commit {}, fsync {}, outboxd {}{}",
-        environment["cores"],
-        environment["postgresql"].as_str().unwrap_or("?"),
-        environment["synchronous_commit"].as_str().unwrap_or("?"),
-        environment["fsync"].as_str().unwrap_or("?"),
-        env!("CARGO_PKG_VERSION"),
-        if cfg!(debug_assertions) { " (a debug build: figures mean nothing)" } else { "" },
-    )
-}
-
-/// Least, median and greatest.
-fn spread(values: &mut [f64]) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => (0.0, 0.0, 0.0),
-        n => (values[0], values[n / 2], values[n - 1]),
-    }
-}
-
-fn spread_json((least, median, greatest): (f64, f64, f64)) -> Value {
-    json!({ "min": round(least), "median": round(median), "max": round(greatest) })
-}
-
-fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }

@@ -1,58 +1,60 @@
-//! What every scenario stands on: database, sink, relay, and their processor time.
+//! What every scenario stands on: database, sink, relays, subscriptions, a backlog.
 
-use super::{Arguments, BenchError, Exit, fail};
+use super::payloads::Payloads;
+use super::sink::Sink;
+use super::{Arguments, BenchError, meter};
 use crate::config::Config;
-use crate::receiver::{self, Reply};
 use crate::throwaway::{Options, Throwaway};
 use crate::{connect, schema};
-use hyper::StatusCode;
-use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
+
+/// What the relays are told besides where the database is: what differs from the defaults.
+pub(super) const RELAY_SETTINGS: [(&str, &str); 4] = [
+    ("OUTBOXD_EGRESS__ALLOW", r#"["127.0.0.0/8"]"#),
+    // One subscription may have all there is.
+    ("OUTBOXD_RELAY__MAX_IN_FLIGHT", "256"),
+    ("OUTBOXD_ADMIN__LISTEN", "off"),
+    ("OUTBOXD_LOG__LEVEL", "error"),
+];
+
+const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The database with its schema, and the sink.
 pub(super) struct Stage {
     url: String,
-    arguments: Arguments,
+    listen: bool,
     /// Administrative connection.
     pub(super) client: Client,
-    sink: Option<(u16, Process)>,
+    sink: Option<Sink>,
+    /// The server's first process, if it is on this machine.
+    pub(super) postmaster: Option<u32>,
+    /// Where `pg_stat_statements` is, if it can be used.
+    pub(super) statements_in: Option<String>,
     _server: Option<Throwaway>,
 }
 
-/// A child that ends with us.
-pub(super) struct Process(Child);
+/// A relay in a process of its own, killed when it is dropped.
+pub(super) struct Relay {
+    process: Child,
+    /// Whether its statements are.
+    pub(super) counted: bool,
+}
 
-impl Process {
-    /// Processor seconds it has used, from `/proc/PID/stat` (proc(5): utime and stime, in 1/100 s).
-    pub(super) fn cpu_s(&self) -> f64 {
-        cpu_s(self.0.id())
-    }
-
-    /// Greatest resident memory so far in MiB, from `/proc/PID/status`.
-    pub(super) fn peak_rss_mib(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-        line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+impl Relay {
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
     }
 }
 
-impl Drop for Process {
+impl Drop for Relay {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
-}
-
-fn cpu_s(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in parentheses may hold spaces: count from behind it.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |i: usize| fields.get(i).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
 }
 
 impl Stage {
@@ -61,33 +63,47 @@ impl Stage {
         let (url, server) = match &arguments.url {
             Some(url) => (url.clone(), None),
             None => {
-                let options = Options::default().set("shared_buffers", "512MB").set("max_wal_size", "4GB");
-                let server = Throwaway::start(options)?;
+                let server = start_server()?;
                 (server.url("postgres"), Some(server))
             }
         };
-        let mut client = connect::open_driven(&Config::for_database(&url)?.database.listen_settings()?).await?;
-        client.batch_execute("drop schema if exists outbox, outbox_relay, bench cascade").await?;
-        schema::migrate(&mut client).await?;
-        client.batch_execute("create schema bench; select outbox.set('allow_insecure_http', 'true')").await?;
-        Ok(Self { url, arguments: arguments.clone(), client, sink: None, _server: server })
+        let client = connect::open_driven(&Config::for_database(&url)?.database.listen_settings()?).await?;
+        let backend: i32 = client.query_one("select pg_backend_pid()", &[]).await?.get(0);
+        let mut stage = Self {
+            url,
+            listen: !arguments.no_listen,
+            client,
+            sink: None,
+            postmaster: meter::postmaster_of(u32::try_from(backend)?),
+            statements_in: None,
+            _server: server,
+        };
+        stage.anew().await?;
+        Ok(stage)
     }
 
-    pub(super) async fn environment(&self) -> Result<Value, BenchError> {
-        let row = self
-            .client
-            .query_one(
-                "select current_setting('server_version'), current_setting('synchronous_commit'), current_setting('fsync')",
-                &[],
-            )
-            .await?;
-        Ok(json!({
-            "cores": std::thread::available_parallelism().map_or(0, usize::from),
-            "postgresql": row.get::<_, String>(0),
-            "synchronous_commit": row.get::<_, String>(1),
-            "fsync": row.get::<_, String>(2),
-            "payload_bytes": self.arguments.payload,
-        }))
+    /// An empty outbox: no scenario inherits what another has left behind.
+    pub(super) async fn anew(&mut self) -> Result<(), BenchError> {
+        self.alone().await?;
+        self.client.batch_execute("drop schema if exists outbox, outbox_relay, bench cascade").await?;
+        schema::migrate(&mut self.client).await?;
+        self.client.batch_execute("create schema bench; select outbox.set('allow_insecure_http', 'true')").await?;
+        self.statements_in = self.count_statements().await?;
+        // What was written so far is not to weigh on what is measured.
+        self.client.batch_execute("checkpoint").await?;
+        Ok(())
+    }
+
+    /// The schema of `pg_stat_statements`, if it is loaded and we may set it for a session.
+    async fn count_statements(&self) -> Result<Option<String>, BenchError> {
+        let loaded = "select current_setting('shared_preload_libraries') ~ 'pg_stat_statements'
+             and (select rolsuper from pg_roles where rolname = current_user)";
+        if !self.client.query_one(loaded, &[]).await?.get::<_, bool>(0) {
+            return Ok(None);
+        }
+        self.client.batch_execute("create extension if not exists pg_stat_statements schema bench").await?;
+        let schema = "select extnamespace::regnamespace::text from pg_extension where extname = 'pg_stat_statements'";
+        Ok(Some(self.client.query_one(schema, &[]).await?.get(0)))
     }
 
     /// A connection of a writer's own.
@@ -95,141 +111,179 @@ impl Stage {
         Ok(connect::open_driven(&Config::for_database(&self.url)?.database.connect_settings()?).await?)
     }
 
-    /// The sink's port; it is started when first asked for, in a process of its own.
-    pub(super) async fn sink(&mut self) -> Result<u16, BenchError> {
-        if let Some((port, _)) = &self.sink {
-            return Ok(*port);
+    /// The sink; it is started when first asked for.
+    pub(super) fn sink(&mut self) -> Result<&Sink, BenchError> {
+        if self.sink.is_none() {
+            self.sink = Some(Sink::start()?);
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = Command::new(std::env::current_exe()?)
-            .args(["bench", "--sink", &port.to_string()])
-            .stdin(Stdio::null())
-            .spawn()?;
-        self.sink = Some((port, Process(child)));
+        self.sink.as_ref().ok_or_else(|| "there is no sink".into())
+    }
+
+    /// Its process.
+    pub(super) fn sink_id(&self) -> Option<u32> {
+        self.sink.as_ref().map(Sink::id)
+    }
+
+    /// How many deliveries have arrived there so far.
+    pub(super) fn received(&self) -> Result<u64, BenchError> {
+        self.sink.as_ref().map_or(Ok(0), Sink::received)
+    }
+
+    /// So many relays, each in a process of its own, registered when this returns.
+    pub(super) async fn relays(&self, count: usize) -> Result<Vec<Relay>, BenchError> {
+        self.start_relays(count, false).await
+    }
+
+    /// The same, with their statements counted if they can be. That costs two to three hundredths of the throughput: for
+    /// runs of which nothing else is told.
+    pub(super) async fn counted_relays(&self, count: usize) -> Result<Vec<Relay>, BenchError> {
+        self.start_relays(count, self.statements_in.is_some()).await
+    }
+
+    async fn start_relays(&self, count: usize, counted: bool) -> Result<Vec<Relay>, BenchError> {
+        let expected = self.live_relays().await? + i64::try_from(count)?;
+        let mut relays = vec![];
+        for n in 1..=count {
+            let mut command = Command::new(std::env::current_exe()?);
+            command
+                .arg("run")
+                .env("DATABASE_URL", if counted { self.counting_url() } else { self.url.clone() })
+                .envs(RELAY_SETTINGS);
+            command.env("OUTBOXD_RELAY__NAME", format!("bench-{n}"));
+            command.env("OUTBOXD_RELAY__LISTEN", self.listen.to_string());
+            relays.push(Relay { process: command.stdin(Stdio::null()).spawn()?, counted });
+        }
         let started = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            if started.elapsed() > Duration::from_secs(10) {
-                return Err("the sink does not start".into());
+        while self.live_relays().await? < expected {
+            if started.elapsed() > START_LIMIT {
+                return Err("the relay does not register".into());
             }
             sleep(Duration::from_millis(10)).await;
         }
-        Ok(port)
+        Ok(relays)
     }
 
-    /// A relay in a process of its own, registered when this returns.
-    pub(super) async fn relay(&self) -> Result<Process, BenchError> {
-        let before = self.relays().await?;
-        let child = Command::new(std::env::current_exe()?)
-            .arg("run")
-            .env("DATABASE_URL", &self.url)
-            .env("OUTBOXD_EGRESS__ALLOW", r#"["127.0.0.1/32"]"#)
-            .env("OUTBOXD_RELAY__LISTEN", if self.arguments.no_listen { "false" } else { "true" })
-            .env("OUTBOXD_RELAY__MAX_IN_FLIGHT", "256")
-            .env("OUTBOXD_ADMIN__LISTEN", "off")
-            .env("OUTBOXD_LOG__LEVEL", "error")
-            .stdin(Stdio::null())
-            .spawn()?;
-        let process = Process(child);
-        let started = Instant::now();
-        while self.relays().await? <= before {
-            if started.elapsed() > Duration::from_secs(10) {
-                return Err("the relay does not register".into());
-            }
-            sleep(Duration::from_millis(20)).await;
+    /// In the sessions of this URL statements are counted, those within functions too.
+    fn counting_url(&self) -> String {
+        if self.url.contains("://") {
+            let and = if self.url.contains('?') { '&' } else { '?' };
+            format!("{}{and}options=-c%20pg_stat_statements.track%3Dall", self.url)
+        } else {
+            format!("{} options='-c pg_stat_statements.track=all'", self.url)
         }
-        Ok(process)
     }
 
-    async fn relays(&self) -> Result<i64, BenchError> {
-        Ok(self.client.query_one("select relays from outbox.status()", &[]).await?.get(0))
+    async fn live_relays(&self) -> Result<i64, BenchError> {
+        let live = "select count(*) from outbox_relay.relay where epoch in (select outbox_relay.live_epochs())";
+        Ok(self.client.query_one(live, &[]).await?.get(0))
     }
 
-    /// `count` subscriptions to every event, at the sink or at `port`.
-    pub(super) async fn subscribe(&self, port: u16, count: u64) -> Result<(), BenchError> {
+    /// One subscription to every event for each URL, instead of those there were; their ids.
+    pub(super) async fn subscribe(&self, urls: &[String]) -> Result<Vec<i64>, BenchError> {
         self.client
             .batch_execute(
                 "select outbox.unsubscribe(subscription_id) from outbox.subscription where unsubscribed_at is null",
             )
             .await?;
-        for _ in 0..count {
-            let url = format!("http://127.0.0.1:{port}/in");
-            self.client.query_one("select outbox.subscribe($1, '{*}')::text", &[&url]).await?;
-        }
-        Ok(())
+        let created = self
+            .client
+            .query(
+                "select (outbox.subscribe(url, '{*}')).subscription_id from unnest($1::text[]) with ordinality u (url, n) order by n",
+                &[&urls],
+            )
+            .await?;
+        Ok(created.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Writes `count` events of the payload size asked for, in one transaction.
-    pub(super) async fn fill(&self, count: u64) -> Result<(), BenchError> {
-        let pad = payload_pad(self.arguments.payload);
+    /// Makes payloads available to [`fill`](Self::fill); their mean size as they are stored.
+    pub(super) async fn load(&self, payloads: &Payloads) -> Result<f64, BenchError> {
+        self.client
+            .batch_execute(
+                "drop table if exists bench.payload;
+                 create table bench.payload (n bigint primary key, type text not null, payload jsonb not null)",
+            )
+            .await?;
+        let (types, texts): (Vec<_>, Vec<_>) = payloads.texts.iter().map(|(a, b)| (a, b)).unzip();
         self.client
             .execute(
-                "insert into outbox.event (type, payload)
-                 select 'bench.event', jsonb_build_object('n', i, 'pad', $2::text) from generate_series(1, $1::int8) i",
-                &[&i64::try_from(count)?, &pad],
+                "insert into bench.payload select n - 1, type, payload::jsonb
+                 from unnest($1::text[], $2::text[]) with ordinality p (type, payload, n)",
+                &[&types, &texts],
+            )
+            .await?;
+        self.client.batch_execute("analyze bench.payload").await?;
+        let size = "select avg(pg_column_size(payload))::float8 from bench.payload";
+        Ok(self.client.query_one(size, &[]).await?.get(0))
+    }
+
+    /// Writes so many events with the payloads that were loaded, in one transaction.
+    pub(super) async fn fill(&self, count: u64) -> Result<(), BenchError> {
+        self.client
+            .execute(
+                "insert into outbox.event (type, payload) select p.type, p.payload
+                 from generate_series(0, $1::int8 - 1) i
+                 join bench.payload p on p.n = i % (select count(*) from bench.payload)",
+                &[&i64::try_from(count)?],
             )
             .await?;
         Ok(())
     }
 
-    /// Deliveries that have come to an end, by what the append-only log holds.
-    pub(super) async fn finished(&self) -> Result<i64, BenchError> {
-        Ok(self
-            .client
-            .query_one("select count(*) from outbox_relay.finished where state = 'succeeded'", &[])
-            .await?
-            .get(0))
+    /// All relays stop sending, or go on.
+    pub(super) async fn hold(&self, held: bool) -> Result<(), BenchError> {
+        let sql = if held { "select outbox.hold('bench')" } else { "select outbox.release()" };
+        Ok(self.client.batch_execute(sql).await?)
     }
 
-    /// Waits until nothing is outstanding; how long it took.
+    /// How many deliveries have succeeded so far. Counts history: not while something is measured.
+    pub(super) async fn finished(&self) -> Result<u64, BenchError> {
+        let count = "select count(*) from outbox_relay.finished where state = 'succeeded'";
+        Ok(u64::try_from(self.client.query_one(count, &[]).await?.get::<_, i64>(0))?)
+    }
+
+    /// Waits until nothing is outstanding; how long it took. While the queue holds something, that is all that is
+    /// looked at: with a backlog, `outbox.status()` costs more.
     pub(super) async fn drained(&self, limit: Duration) -> Result<Duration, BenchError> {
         let started = Instant::now();
+        let queued = self.client.prepare("select exists (select from outbox_relay.queue)").await?;
+        let outstanding =
+            self.client.prepare("select unexpanded_events + pending + leased + failed from outbox.status()").await?;
         loop {
-            let row = self
-                .client
-                .query_one("select unexpanded_events + pending + leased + failed from outbox.status()", &[])
-                .await?;
-            let outstanding: i64 = row.get(0);
-            if outstanding == 0 {
+            if !self.client.query_one(&queued, &[]).await?.get::<_, bool>(0)
+                && self.client.query_one(&outstanding, &[]).await?.get::<_, i64>(0) == 0
+            {
                 return Ok(started.elapsed());
             }
             if started.elapsed() > limit {
-                return Err(
-                    format!("{outstanding} deliveries are still outstanding after {} s", limit.as_secs()).into()
-                );
+                let left: i64 = self.client.query_one(&outstanding, &[]).await?.get(0);
+                return Err(format!("{left} deliveries are still outstanding after {} s", limit.as_secs()).into());
             }
-            sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Processor seconds of all of the server's processes that are alive now.
-    pub(super) async fn postgres_cpu_s(&self) -> Result<f64, BenchError> {
-        let row = self
-            .client
-            .query_one("select pg_read_file('postmaster.pid', 0, 20)", &[])
-            .await
-            .map(|row| row.get::<_, String>(0))
-            .unwrap_or_default();
-        let Some(postmaster) = row.lines().next().and_then(|pid| pid.trim().parse::<u32>().ok()) else {
-            return Ok(0.0);
-        };
-        let children =
-            std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
-        Ok(children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(cpu_s).sum::<f64>() + cpu_s(postmaster))
+    /// Waits until no session of ours but this one is left. One that ended has handed in its statistics.
+    pub(super) async fn alone(&self) -> Result<(), BenchError> {
+        let others = "select count(*) from pg_stat_activity
+             where datname = current_database() and application_name = current_setting('application_name') and pid <> pg_backend_pid()";
+        let began = Instant::now();
+        while self.client.query_one(others, &[]).await?.get::<_, i64>(0) > 0 {
+            if began.elapsed() > START_LIMIT {
+                return Err("sessions of an earlier run do not end".into());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
     }
 }
 
-/// What fills a payload up to `bytes`.
-pub(super) fn payload_pad(bytes: usize) -> String {
-    "x".repeat(bytes.saturating_sub(30))
-}
-
-/// Answers 200 to everything, at once.
-pub(super) async fn be_the_sink(port: u16) -> Exit {
-    match TcpListener::bind(("127.0.0.1", port)).await {
-        Ok(listener) => {
-            receiver::serve(listener, |_| std::future::ready(Reply::now(StatusCode::OK))).await;
-            Exit::Done
-        }
-        Err(e) => fail(format_args!("the sink cannot listen on port {port}: {e}")),
+/// A server with default durability. Where contrib is not installed, it counts no statements.
+fn start_server() -> Result<Throwaway, BenchError> {
+    let options = || Options::default().set("shared_buffers", "512MB").set("max_wal_size", "4GB");
+    let counting =
+        options().set("shared_preload_libraries", "pg_stat_statements").set("pg_stat_statements.track", "none");
+    match Throwaway::start(counting) {
+        Ok(server) => Ok(server),
+        Err(_) => Ok(Throwaway::start(options())?),
     }
 }

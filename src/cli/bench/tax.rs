@@ -1,37 +1,78 @@
-//! What a producer pays: commits a second of writers that insert one event a transaction.
+//! What a producer pays: commits a second, and how long one takes, of writers that insert one event a transaction.
 //!
-//! Each turn stands between two turns of `bare`, and its share is of their mean: a disk that others use
-//! drifts by more than what is to be seen. Turns:
-//!
-//! - `bare`: the same table with the same indexes, without triggers, nobody reading
-//! - `asleep`: the outbox, no relay running
-//! - `relay`: a relay expands every event; nobody has subscribed
-//! - `delivering`: a relay delivers every event to the sink, on the same cores
-//! - `notify`: the bare table with a plain `notify` in a trigger, the usual way
+//! Each turn stands between two turns of the bare table, and its share is of their mean: a disk that others use
+//! drifts by more than what is to be seen.
 
-use super::stage::{Process, Stage, payload_pad};
-use super::{Arguments, BenchError, Report, spread, spread_json};
-use serde_json::{Map, Value, json};
+use super::payloads::{self, Payloads};
+use super::report::{Report, Row, Table, column, quantiles, spread_column};
+use super::stage::{Relay, Stage};
+use super::writers::Flood;
+use super::{Arguments, BenchError};
+use serde_json::json;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::sleep;
+use tokio_postgres::Client;
 
-/// A small event, so that what is compared is the overhead.
-const PAYLOAD_BYTES: usize = 200;
+const LIMIT: Duration = Duration::from_secs(300);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(clap::Args, Clone)]
+#[command(next_help_heading = "Tax")]
+#[group(skip)]
+pub(super) struct Options {
+    /// Writers, by row
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64], default_value_if("quick", "true", "4"))]
+    clients: Vec<usize>,
+    /// Seconds of a turn
+    #[arg(long, default_value_t = 2.0, default_value_if("quick", "true", "0.5"))]
+    tax_seconds: f64,
+    /// Bytes of a payload: small, so that what is compared is the overhead
+    #[arg(long, default_value_t = 200)]
+    tax_payload_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
+    /// The columns and indexes of `outbox.event`, without triggers, nobody reading.
     Bare,
+    /// The outbox, and nobody behind it.
+    NoRelay,
+    /// The door is held, as by a relay that sleeps, and stays held: every commit rings, and a session hears it. A relay
+    /// would wake at the first ring, so this is what a commit pays at rates so low that each finds it asleep.
     Asleep,
-    Relay,
+    /// A relay expands every event; nobody has subscribed.
+    Expanding,
+    /// A relay delivers every event to the sink, on the same cores.
     Delivering,
+    /// The bare table with `notify` in a trigger, the usual way; a session hears it.
     Notify,
 }
 
-const TURNS: [(Turn, &str); 4] =
-    [(Turn::Asleep, "asleep"), (Turn::Relay, "relay"), (Turn::Delivering, "delivering"), (Turn::Notify, "notify")];
+const TURNS: [Turn; 5] = [Turn::NoRelay, Turn::Asleep, Turn::Expanding, Turn::Delivering, Turn::Notify];
+
+impl Turn {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::NoRelay => "no_relay",
+            Self::Asleep => "asleep",
+            Self::Expanding => "expanding",
+            Self::Delivering => "delivering",
+            Self::Notify => "notify",
+        }
+    }
+
+    fn table(self) -> &'static str {
+        match self {
+            Self::Bare => "bench.bare",
+            Self::Notify => "bench.notify",
+            Self::NoRelay | Self::Asleep | Self::Expanding | Self::Delivering => "outbox.event",
+        }
+    }
+}
 
 pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Report, BenchError> {
-    let sink = stage.sink().await?;
+    let options = &arguments.tax;
+    let sink = stage.sink()?.url();
     for table in ["bare", "notify"] {
         stage
             .client
@@ -49,82 +90,126 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
              create trigger ring after insert on bench.notify for each statement execute function bench.ring()",
         )
         .await?;
-    let (mut bare_rates, mut rates, mut shares) = (vec![], vec![vec![]; TURNS.len()], vec![vec![]; TURNS.len()]);
+    let payloads = Payloads::of_size(options.tax_payload_bytes);
+    let mut rows = vec![];
+    for clients in &options.clients {
+        rows.extend(measure_with(stage, arguments, *clients, &payloads, &sink).await?);
+    }
+    let columns = vec![
+        spread_column("of_bare", "of bare", 2),
+        spread_column("commits_per_s", "commits/s", 0),
+        column("commit_p50_ms", "p50 ms", 2),
+        column("commit_p99_ms", "p99 ms", 2),
+    ];
+    let notes = vec![
+        format!("One event of {} a transaction; each turn of {} s stands between two of the bare table.",
+            payloads::size(options.tax_payload_bytes), options.tax_seconds),
+        "asleep: the door is held throughout, so that every commit rings. A relay wakes at the first ring: this is what \
+         a commit pays that finds it asleep, at low rates."
+            .into(),
+        "delivering: writers, PostgreSQL, relay and sink share this machine's cores.".into(),
+    ];
+    Ok(Report { tables: vec![Table { name: "rows", heading: "clients, turn", columns, rows }], notes })
+}
+
+async fn measure_with(
+    stage: &Stage,
+    arguments: &Arguments,
+    clients: usize,
+    payloads: &Payloads,
+    sink: &str,
+) -> Result<Vec<Row>, BenchError> {
+    let new_row = |turn: Turn| {
+        let what = json!({ "clients": clients, "turn": turn.name(), "payload_bytes": arguments.tax.tax_payload_bytes });
+        Row::new(format!("{clients}, {}", turn.name()), what)
+    };
+    let seconds = arguments.tax.tax_seconds;
+    let turn = async |turn, row: &mut Row| measure_turn(stage, turn, sink, (clients, seconds, payloads), row).await;
+    let mut bare = new_row(Turn::Bare);
+    let mut rows: Vec<Row> = TURNS.into_iter().map(new_row).collect();
     for _ in 0..arguments.runs {
-        let mut before = measure(stage, arguments, Turn::Bare, sink).await?;
-        for (i, (turn, _)) in TURNS.iter().enumerate() {
-            let rate = measure(stage, arguments, *turn, sink).await?;
-            let after = measure(stage, arguments, Turn::Bare, sink).await?;
-            rates[i].push(rate);
-            shares[i].push(rate / ((before + after) / 2.0));
-            bare_rates.push(after);
+        let mut before = turn(Turn::Bare, &mut bare).await?;
+        for (which, row) in TURNS.into_iter().zip(&mut rows) {
+            let rate = turn(which, row).await?;
+            let after = turn(Turn::Bare, &mut bare).await?;
+            row.add("of_bare", rate / f64::midpoint(before, after));
             before = after;
         }
     }
-    let bare = spread(&mut bare_rates);
-    let (mut lines, mut value) = (vec![], Map::new());
-    lines.push(format!(
-        "{} writers, one event of {PAYLOAD_BYTES} bytes a transaction; medians of {} turns of {} s",
-        arguments.clients, arguments.runs, arguments.seconds
-    ));
-    lines.push(format!("bare       {:>7.0} commits/s  ({:.0} to {:.0})", bare.1, bare.0, bare.2));
-    value.insert("clients".into(), arguments.clients.into());
-    value.insert("bare".into(), json!({ "commits_per_s": spread_json(bare) }));
-    for (i, (_, name)) in TURNS.iter().enumerate() {
-        let (rate, share) = (spread(&mut rates[i]), spread(&mut shares[i]));
-        lines.push(format!(
-            "{name:<11}{:>7.0} commits/s  {:.2} of bare  ({:.2} to {:.2})",
-            rate.1, share.1, share.0, share.2
-        ));
-        value.insert((*name).into(), json!({ "commits_per_s": spread_json(rate), "of_bare": spread_json(share) }));
-    }
-    Ok((lines, Value::Object(value)))
+    rows.insert(0, bare);
+    Ok(rows)
 }
 
-async fn measure(stage: &Stage, arguments: &Arguments, turn: Turn, sink: u16) -> Result<f64, BenchError> {
-    let table = match turn {
-        Turn::Bare => "bench.bare",
-        Turn::Notify => "bench.notify",
-        Turn::Asleep | Turn::Relay | Turn::Delivering => "outbox.event",
-    };
-    stage.subscribe(sink, u64::from(turn == Turn::Delivering)).await?;
-    let relay: Option<Process> = match turn {
-        Turn::Relay | Turn::Delivering => Some(stage.relay().await?),
-        Turn::Bare | Turn::Asleep | Turn::Notify => None,
-    };
-    let pad = payload_pad(PAYLOAD_BYTES);
-    let mut writers = tokio::task::JoinSet::new();
-    let mut clients = Vec::new();
-    for _ in 0..arguments.clients {
-        clients.push(stage.connect().await?);
-    }
-    let until = Instant::now() + Duration::from_secs(arguments.seconds);
-    for client in clients {
-        let (pad, sql) = (
-            pad.clone(),
-            format!("insert into {table} (type, payload) values ('bench.event', jsonb_build_object('pad', $1::text))"),
-        );
-        writers.spawn(async move {
-            let insert = client.prepare(&sql).await?;
-            let mut commits = 0_u64;
-            while Instant::now() < until {
-                client.execute(&insert, &[&pad]).await?;
-                commits += 1;
-            }
-            Ok::<_, tokio_postgres::Error>(commits)
-        });
-    }
-    let mut commits = 0;
-    while let Some(done) = writers.join_next().await {
-        commits += done??;
-    }
+/// Commits a second.
+async fn measure_turn(
+    stage: &Stage,
+    turn: Turn,
+    sink: &str,
+    (clients, seconds, payloads): (usize, f64, &Payloads),
+    row: &mut Row,
+) -> Result<f64, BenchError> {
+    let behind = Behind::set(stage, turn, sink).await?;
+    let received = stage.received()?;
+    let flood = Flood::start(stage, clients, turn.table(), payloads).await?;
+    sleep(Duration::from_secs_f64(seconds)).await;
+    let mut committed = flood.stop().await?;
+    row.add("commits", committed.commits as f64);
+    row.add("commits_per_s", committed.per_s);
+    let [p50, p99] = quantiles(&mut committed.latencies_ms, [0.5, 0.99]);
+    row.add_known("commit_p50_ms", p50);
+    row.add_known("commit_p99_ms", p99);
+
     // What was left behind is not to weigh on the next turn.
-    if relay.is_none() && table == "outbox.event" {
-        let relay = stage.relay().await?;
-        stage.drained(Duration::from_secs(300)).await?;
-        drop(relay);
-    } else if relay.is_some() {
-        stage.drained(Duration::from_secs(300)).await?;
+    match turn {
+        Turn::Bare | Turn::Notify => {}
+        Turn::NoRelay | Turn::Asleep => {
+            drop(behind);
+            let relays = stage.relays(1).await?;
+            stage.drained(LIMIT).await?;
+            drop(relays);
+        }
+        Turn::Expanding => {
+            stage.drained(LIMIT).await?;
+        }
+        Turn::Delivering => {
+            stage.drained(LIMIT).await?;
+            let received = stage.received()? - received;
+            if received != committed.commits {
+                return Err(format!("of {} events {received} were received", committed.commits).into());
+            }
+            row.add("received", received as f64);
+        }
     }
-    Ok(commits as f64 / arguments.seconds as f64)
+    Ok(committed.per_s)
+}
+
+/// What stands behind a turn.
+struct Behind {
+    _relays: Vec<Relay>,
+    _listener: Option<Client>,
+}
+
+impl Behind {
+    async fn set(stage: &Stage, turn: Turn, sink: &str) -> Result<Self, BenchError> {
+        let urls = if turn == Turn::Delivering { vec![sink.to_owned()] } else { vec![] };
+        stage.subscribe(&urls).await?;
+        let relays = match turn {
+            Turn::Expanding | Turn::Delivering => stage.relays(1).await?,
+            Turn::Bare | Turn::NoRelay | Turn::Asleep | Turn::Notify => vec![],
+        };
+        let listen = match turn {
+            Turn::Asleep => Some("listen outbox_bell; select pg_advisory_lock(1869968482, 1)"),
+            Turn::Notify => Some("listen bench"),
+            Turn::Bare | Turn::NoRelay | Turn::Expanding | Turn::Delivering => None,
+        };
+        let listener = match listen {
+            Some(sql) => {
+                let client = stage.connect().await?;
+                client.batch_execute(sql).await?;
+                Some(client)
+            }
+            None => None,
+        };
+        Ok(Self { _relays: relays, _listener: listener })
+    }
 }

@@ -1,66 +1,164 @@
 //! Deliveries a second from a backlog: what the loop, the database and the client carry together.
+//!
+//! The relays are up and on hold while the backlog is written, then released. Every run is checked: as many deliveries
+//! have succeeded as there must be, and the sink has answered as many requests.
 
-use super::stage::Stage;
-use super::{Arguments, BenchError, Report, round, spread, spread_json};
+use super::meter::{Meter, Used};
+use super::payloads::{self, Payloads};
+use super::report::{Report, Row, Table, column, spread_column};
+use super::stage::{Relay, Stage};
+use super::{Arguments, BenchError};
 use serde_json::json;
 use std::time::Duration;
 
+/// Longer than any row takes on a machine that is worth measuring.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// So many say how many statements a delivery takes.
+const COUNTED_EVENTS: u64 = 10_000;
+
+#[derive(clap::Args, Clone)]
+#[command(next_help_heading = "Throughput")]
+#[group(skip)]
+pub(super) struct Options {
+    /// Deliveries of each row: so many events to one subscription, a tenth to ten
+    #[arg(long, default_value_t = 40_000, default_value_if("quick", "true", "2000"))]
+    deliveries: u64,
+    /// Subscriptions that want each event, by row
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10])]
+    subscriptions: Vec<u64>,
+    /// Bytes of a made-up payload, by row
+    #[arg(long, value_delimiter = ',', default_values_t = [307, 1024, 16384])]
+    payload_bytes: Vec<usize>,
+    /// Relays; rows with several have payloads of 1 KiB, or else of the first size
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    relays: Vec<usize>,
+    /// Events of the row that shows a relay's memory beside a large backlog; 0 leaves it out
+    #[arg(long, default_value_t = 1_000_000, default_value_if("quick", "true", "5000"))]
+    backlog: u64,
+}
+
 pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Report, BenchError> {
-    let sink = stage.sink().await?;
-    stage.subscribe(sink, arguments.subscriptions).await?;
-    let deliveries = (arguments.events * arguments.subscriptions) as f64;
-    let (mut rates, mut relay_ms, mut postgres_ms, mut wal, mut rss) = (vec![], vec![], vec![], vec![], vec![]);
-    for _ in 0..arguments.runs {
-        // The relay is up and on hold while the backlog is written, so that only delivering is measured.
-        let relay = stage.relay().await?;
-        stage.client.batch_execute("select outbox.hold('bench')").await?;
-        stage.fill(arguments.events).await?;
-        stage.client.batch_execute("checkpoint").await?;
-        let finished_before = stage.finished().await?;
-        let (relay_cpu, postgres_cpu) = (relay.cpu_s(), stage.postgres_cpu_s().await?);
-        let lsn: String = stage.client.query_one("select pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
-        stage.client.batch_execute("select outbox.release()").await?;
-        let took = stage.drained(Duration::from_secs(600)).await?;
-        if (stage.finished().await? - finished_before) as f64 != deliveries {
-            return Err("not every delivery succeeded".into());
-        }
-        let bytes: f64 = stage
-            .client
-            .query_one("select (pg_current_wal_insert_lsn() - $1::text::pg_lsn)::float8", &[&lsn])
-            .await?
-            .get(0);
-        rates.push(deliveries / took.as_secs_f64());
-        relay_ms.push((relay.cpu_s() - relay_cpu) * 1000.0 / deliveries);
-        postgres_ms.push((stage.postgres_cpu_s().await? - postgres_cpu) * 1000.0 / deliveries);
-        wal.push(bytes / deliveries);
-        rss.push(relay.peak_rss_mib());
+    let options = &arguments.throughput;
+    let mut report = Report::default();
+    let mut all: Vec<Payloads> = options.payload_bytes.iter().map(|bytes| Payloads::of_size(*bytes)).collect();
+    match Payloads::real(arguments) {
+        Ok(real) => all.push(real),
+        Err(e) => report.notes.push(format!("no row of real payloads: {e}")),
     }
-    let dead = stage
-        .client
-        .query_one(
-            "select coalesce(sum(n_dead_tup), 0)::int8 from pg_stat_user_tables
-             where schemaname in ('outbox', 'outbox_relay') and relname ~ '^(event|finished|attempt)_'",
-            &[],
-        )
-        .await?
-        .get::<_, i64>(0);
-    let rates = spread(&mut rates);
-    let (relay_ms, postgres_ms, wal, rss) =
-        (spread(&mut relay_ms).1, spread(&mut postgres_ms).1, spread(&mut wal).1, spread(&mut rss).2);
-    let lines = vec![
-        format!(
-            "{:.0} deliveries/s (median of {}; {:.0} to {:.0}), {} events to {} subscription(s)",
-            rates.1, arguments.runs, rates.0, rates.2, arguments.events, arguments.subscriptions
-        ),
-        format!(
-            "{relay_ms:.3} ms of CPU a delivery in the relay, {postgres_ms:.3} in PostgreSQL; {wal:.0} bytes of WAL"
-        ),
-        format!("{rss:.0} MiB peak memory of the relay; {dead} dead rows in event, finished and attempt"),
+    let several_with = if options.payload_bytes.contains(&1024) { 1024 } else { options.payload_bytes[0] };
+    let mut rows = vec![];
+    for relays in &options.relays {
+        for payloads in &all {
+            if *relays > 1 && payloads.name != payloads::size(several_with) {
+                continue;
+            }
+            for subscriptions in &options.subscriptions {
+                let events = (options.deliveries / subscriptions).max(1);
+                let case = Case { payloads, events, subscriptions: *subscriptions, relays: *relays };
+                rows.push(case.measure(stage, arguments.runs).await?);
+            }
+        }
+    }
+    if let Some(payloads) = all.first().filter(|_| options.backlog > 0) {
+        let case = Case { payloads, events: options.backlog, subscriptions: 1, relays: 1 };
+        rows.push(case.measure(stage, 1).await?);
+    }
+    let columns = vec![
+        spread_column("deliveries_per_s", "deliveries/s", 0),
+        column("cpu_ms", "CPU ms", 3),
+        column("relay_cpu_ms", "relay", 3),
+        column("postgres_cpu_ms", "PostgreSQL", 3),
+        column("sink_cpu_ms", "(sink)", 3),
+        column("wal_bytes", "WAL bytes", 0),
+        column("wal_with_event_bytes", "with event", 0),
+        column("round_trips", "round trips", 3),
+        column("statements", "statements", 3),
+        column("dead_history_rows", "dead rows", 0),
+        column("dead_queue_rows", "in queue", 2),
+        column("relay_peak_rss_mib", "RSS MiB", 0),
     ];
-    let value = json!({
-        "events": arguments.events, "subscriptions": arguments.subscriptions, "deliveries_per_s": spread_json(rates),
-        "relay_cpu_ms": round(relay_ms), "postgres_cpu_ms": round(postgres_ms), "wal_bytes": round(wal),
-        "relay_peak_rss_mib": round(rss), "dead_rows": dead,
-    });
-    Ok((lines, value))
+    report.tables.push(Table { name: "rows", heading: "events x subscriptions, payload, relays", columns, rows });
+    report.notes.push(
+        "CPU, WAL, round trips, statements and dead rows in the queue are per delivery; CPU is without the sink's. \
+         Dead rows are those in event, finished and attempt, all together."
+            .into(),
+    );
+    report.notes.push(
+        "16 KiB payloads are compressed by PostgreSQL before they are stored; stored_bytes in the JSON says to what."
+            .into(),
+    );
+    Ok(report)
+}
+
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    payloads: &'a Payloads,
+    events: u64,
+    subscriptions: u64,
+    relays: usize,
+}
+
+impl Case<'_> {
+    async fn measure(self, stage: &mut Stage, runs: usize) -> Result<Row, BenchError> {
+        let url = stage.sink()?.url();
+        stage.subscribe(&vec![url; usize::try_from(self.subscriptions)?]).await?;
+        let stored_bytes = stage.load(self.payloads).await?;
+        let mut row = Row::new(
+            format!("{} x {}, {}, {}", self.events, self.subscriptions, self.payloads.name, self.relays),
+            json!({ "events": self.events, "subscriptions": self.subscriptions, "payload": self.payloads.name,
+                "payload_bytes": self.payloads.mean_bytes().round(), "stored_bytes": stored_bytes.round(), "relays": self.relays }),
+        );
+        for _ in 0..runs {
+            self.time(stage, &mut row).await?;
+        }
+        let few = Self { events: self.events.min(COUNTED_EVENTS), ..self };
+        few.count(stage, &mut row).await?;
+        Ok(row)
+    }
+
+    /// A run of which everything but the statements is told.
+    async fn time(self, stage: &Stage, row: &mut Row) -> Result<(), BenchError> {
+        let relays = stage.relays(self.relays).await?;
+        stage.hold(true).await?;
+        let meter = Meter::start(stage, &[]).await?;
+        stage.fill(self.events).await?;
+        let filled = meter.read(stage, &[]).await?;
+        stage.client.batch_execute("checkpoint").await?;
+
+        let (meter, used, deliveries) = self.deliver(stage, &relays).await?;
+        row.add("deliveries", deliveries);
+        row.add("deliveries_per_s", deliveries / used.took.as_secs_f64());
+        used.add_to(row, deliveries);
+        row.add("wal_with_event_bytes", (used.wal_bytes + filled.wal_bytes) / deliveries);
+        meter.dead(stage, relays).await?.add_to(row, deliveries);
+        Ok(())
+    }
+
+    /// A run of its own that counts the statements.
+    async fn count(self, stage: &Stage, row: &mut Row) -> Result<(), BenchError> {
+        let relays = stage.counted_relays(self.relays).await?;
+        stage.hold(true).await?;
+        stage.fill(self.events).await?;
+        let (_, used, deliveries) = self.deliver(stage, &relays).await?;
+        row.add_known("round_trips", used.round_trips.map(|calls| calls / deliveries));
+        row.add_known("statements", used.statements.map(|calls| calls / deliveries));
+        Ok(())
+    }
+
+    /// Lets go of the backlog; what it took until the last delivery was recorded. Deliveries that succeeded and requests
+    /// that the sink has answered must both be as many as there are to be.
+    async fn deliver(self, stage: &Stage, relays: &[Relay]) -> Result<(Meter, Used, f64), BenchError> {
+        let expected = self.events * self.subscriptions;
+        let (finished, received) = (stage.finished().await?, stage.received()?);
+        let meter = Meter::start(stage, relays).await?;
+        stage.hold(false).await?;
+        stage.drained(LIMIT).await?;
+        let used = meter.read(stage, relays).await?;
+        let (finished, received) = (stage.finished().await? - finished, stage.received()? - received);
+        if (finished, received) != (expected, expected) {
+            return Err(format!("of {expected} deliveries {finished} succeeded and {received} were received").into());
+        }
+        Ok((meter, used, expected as f64))
+    }
 }
