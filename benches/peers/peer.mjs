@@ -3,6 +3,7 @@
 
 import { fork } from 'node:child_process';
 import { createHmac, randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
 const PROCESSES = Number(process.env.PROCESSES ?? 2);
@@ -12,14 +13,8 @@ const TELL_EVERY = 100;
 const BATCH = 1000;
 
 /** What outboxd's envelope `standard` makes of an event; here the payload of a job. */
-function event(n, pad) {
-  return {
-    id: randomUUID(),
-    type: 'bench.event',
-    timestamp: new Date().toISOString(),
-    tenant_id: 'default',
-    data: { n, pad },
-  };
+function event({ type, data }) {
+  return { id: randomUUID(), type, timestamp: new Date().toISOString(), tenant_id: 'default', data };
 }
 
 /**
@@ -27,7 +22,7 @@ function event(n, pad) {
  * done. It ends when its standard input does, so that connections stay until the bench has read what they cost.
  */
 export async function lead({ install, add, settled, script }) {
-  const pad = 'x'.repeat(Math.max(0, Number(process.env.PAYLOAD_BYTES) - 30));
+  const payloads = readFileSync(process.env.PAYLOADS, 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line));
   let [sent, failed, wanted, allSent] = [0, 0, 0, () => {}];
   const onTold = (told) => {
     sent += told.sent ?? 0;
@@ -44,7 +39,7 @@ export async function lead({ install, add, settled, script }) {
       [sent, failed, wanted] = [0, 0, Number(line)];
       tell('hold');
       for (let n = 0; n < wanted; n += BATCH) {
-        await add(Array.from({ length: Math.min(BATCH, wanted - n) }, (_, i) => event(n + i, pad)));
+        await add(Array.from({ length: Math.min(BATCH, wanted - n) }, (_, i) => event(payloads[(n + i) % payloads.length])));
       }
       console.log('READY');
     } else {

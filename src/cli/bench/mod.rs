@@ -8,6 +8,7 @@
 //! `run` from stage and arguments to a [`Report`]; [`Scenario`] and [`measure`] list them.
 
 mod latency;
+mod limits;
 mod live;
 mod machine;
 mod meter;
@@ -53,6 +54,9 @@ pub struct Arguments {
     /// Be the sink (used by the benchmark itself)
     #[arg(long, hide = true)]
     sink: bool,
+    /// Be the hand-written loop with so many workers (used by the benchmark itself)
+    #[arg(long, hide = true)]
+    skip_locked: Option<usize>,
     #[command(flatten)]
     throughput: throughput::Options,
     #[command(flatten)]
@@ -61,6 +65,8 @@ pub struct Arguments {
     latency: latency::Options,
     #[command(flatten)]
     tax: tax::Options,
+    #[command(flatten)]
+    limits: limits::Options,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +79,8 @@ enum Scenario {
     Latency,
     /// Writers' commits a second, bare and with the outbox
     Tax,
+    /// What HTTP alone and SQL alone carry, and what other job queues do (--peers)
+    Limits,
     /// All of them
     All,
 }
@@ -83,6 +91,7 @@ async fn measure(scenario: Scenario, stage: &mut Stage, arguments: &Arguments) -
         Scenario::Live => live::run(stage, arguments).await,
         Scenario::Latency => latency::run(stage, arguments).await,
         Scenario::Tax => tax::run(stage, arguments).await,
+        Scenario::Limits => limits::run(stage, arguments).await,
         Scenario::All => Ok(Report::default()),
     }
 }
@@ -97,7 +106,11 @@ type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the scenarios.
 pub async fn bench(arguments: &Arguments) -> Exit {
-    let done = if arguments.sink { sink::be_the_sink() } else { run(arguments).await };
+    let done = match arguments.skip_locked {
+        Some(workers) => limits::skip_locked::be_the_loop(workers).await,
+        None if arguments.sink => sink::be_the_sink(),
+        None => run(arguments).await,
+    };
     match done {
         Ok(()) => Exit::Done,
         Err(e) => fail(e),

@@ -37,6 +37,14 @@ struct Deliver {
     data: serde_json::Value,
 }
 
+/// A line of the file of payloads.
+#[derive(Deserialize)]
+struct Payload {
+    #[serde(rename = "type")]
+    kind: String,
+    data: serde_json::Value,
+}
+
 /// Signs and posts. Nothing is sent while the gate is closed.
 struct Deliverer {
     http: HttpClient<HttpConnector, Full<Bytes>>,
@@ -101,8 +109,6 @@ async fn main() -> Result<(), Error> {
     let storage = QueueStorageConfig::default();
     let store = QueueStorage::new(storage)?;
 
-    let shards: i16 = number("ENQUEUE_SHARDS", 1)?;
-    sqlx::query("insert into awa.queue_meta (queue, enqueue_shards) values ($1, $2) on conflict (queue) do update set enqueue_shards = excluded.enqueue_shards").bind(QUEUE).bind(shards).execute(&pool).await?;
     let (gate, opened) = watch::channel(true);
     let (sent, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let secret = variable("SECRET")?;
@@ -120,13 +126,13 @@ async fn main() -> Result<(), Error> {
         // Without a deadline a claim takes the short path; the task has its own timeout in practice.
         deadline_duration: Duration::ZERO,
         claimers: number("CLAIMERS", 1)?,
-        claim_batch_size: number("CLAIM_BATCH", 512)?,
         ..QueueConfig::default()
     };
     let client = Client::builder(pool.clone()).queue(QUEUE, config).register_worker(deliverer).build()?;
     client.start().await?;
 
-    let pad = "x".repeat(number::<usize>("PAYLOAD_BYTES", 1024)?.saturating_sub(30));
+    let text = std::fs::read_to_string(variable("PAYLOADS")?)?;
+    let payloads: Vec<Payload> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let mut lines = BufReader::new(stdin()).lines();
     let mut wanted = 0;
     while let Some(line) = lines.next_line().await? {
@@ -135,7 +141,7 @@ async fn main() -> Result<(), Error> {
             sent.store(0, Ordering::Relaxed);
             failed.store(0, Ordering::Relaxed);
             gate.send(false)?;
-            enqueue(&store, &pool, wanted, &pad).await?;
+            enqueue(&store, &pool, wanted, &payloads).await?;
             println!("READY");
         } else {
             gate.send(true)?;
@@ -149,16 +155,17 @@ async fn main() -> Result<(), Error> {
     std::process::exit(0)
 }
 
-async fn enqueue(store: &QueueStorage, pool: &PgPool, wanted: u64, pad: &str) -> Result<(), Error> {
+async fn enqueue(store: &QueueStorage, pool: &PgPool, wanted: u64, payloads: &[Payload]) -> Result<(), Error> {
     for first in (0..wanted).step_by(BATCH as usize) {
         let mut jobs = Vec::new();
         for n in first..wanted.min(first + BATCH) {
+            let payload = &payloads[n as usize % payloads.len()];
             let event = Deliver {
                 id: uuid::Uuid::new_v4().to_string(),
-                kind: "bench.event".into(),
+                kind: payload.kind.clone(),
                 timestamp: jiff::Timestamp::now().to_string(),
                 tenant_id: "default".into(),
-                data: serde_json::json!({ "n": n, "pad": pad }),
+                data: payload.data.clone(),
             };
             jobs.push(params_with(&event, InsertOpts { queue: QUEUE.into(), ..InsertOpts::default() })?);
         }
