@@ -41,6 +41,9 @@ use tracing::{error, info, warn};
 
 /// Most results recorded in one call.
 const RECORD_LIMIT: usize = 512;
+/// So many results are recorded at once, and fewer after so long.
+const RECORD_ENOUGH: usize = 128;
+const RECORD_PACE: Duration = Duration::from_millis(3);
 /// How often the database is told that the relay lives, and asked how things stand.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at the log while a writer's open transaction keeps the relay from sleeping.
@@ -141,6 +144,8 @@ pub struct Relay {
     /// The last claim left out the slow ones; the next one lets them in.
     slow_turn: bool,
     results: Vec<record::Result>,
+    /// Since when there are some.
+    resulted_at: Instant,
     recording: Option<JoinHandle<record::Done>>,
     recording_epoch: i32,
     recording_count: usize,
@@ -235,6 +240,7 @@ impl Relay {
             claimed_last: false,
             slow_turn: false,
             results: Vec::new(),
+            resulted_at: now,
             recording: None,
             recording_epoch: 0,
             recording_count: 0,
@@ -327,6 +333,9 @@ impl Relay {
         let mut at =
             if self.housekeeping.is_none() && self.epoch != 0 { self.tick_at.min(self.poll_at) } else { self.poll_at };
         at = at.min(self.pulse_at);
+        if self.recording.is_none() && !self.results.is_empty() {
+            at = at.min(self.record_at());
+        }
         if let Some(until) = self.drain_until {
             return at.min(until);
         }
@@ -352,7 +361,7 @@ impl Relay {
     async fn start_what_can_be(&mut self) {
         let now = Instant::now();
         self.lane_change_at = self.lanes.change(now);
-        if self.recording.is_none() && !self.results.is_empty() {
+        if self.recording.is_none() && !self.results.is_empty() && now >= self.record_at() {
             self.start_recording();
         }
         if self.housekeeping.is_none() && now >= self.tick_at && self.epoch != 0 {
@@ -371,6 +380,16 @@ impl Relay {
         }
         if self.direct.is_some() && self.leasing.is_none() && self.drain_until.is_none() {
             self.start_leasing(now).await;
+        }
+    }
+
+    /// When the results there are are to be recorded: at once if they are many, or little else is under way; otherwise
+    /// a few more are waited for, because a call costs a fraction of a millisecond whatever it brings.
+    fn record_at(&self) -> Instant {
+        if self.results.len() >= RECORD_ENOUGH || self.results.len() >= self.attempts.len() {
+            self.resulted_at
+        } else {
+            self.resulted_at + RECORD_PACE
         }
     }
 
@@ -432,6 +451,9 @@ impl Relay {
 
     fn on_attempted(&mut self, first: record::Result) {
         let mut next = Some(first);
+        if self.results.is_empty() {
+            self.resulted_at = Instant::now();
+        }
         while let Some((attempt, finished)) = next {
             let id = attempt.lease.subscription_id;
             if let Some(count) = self.in_flight.get_mut(&id) {

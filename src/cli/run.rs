@@ -75,15 +75,19 @@ pub async fn run(config: Config, load: impl Fn() -> Result<Config, ConfigError>)
     info!(version = env!("CARGO_PKG_VERSION"), "outboxd starts");
     let mut ready = false;
     let following = reload::follow(config.egress.clone(), load, hang_up, relay.sender(), relay.endpoints());
-    let running = relay.run(stop, |relay| {
+    // A task, so that what wakes it is on the same threads: here each attempt that ends would wake another thread.
+    let running = tokio::spawn(relay.run(stop, move |relay| {
         if !ready && relay.is_connected() {
             ready = true;
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
         // From the loop itself: a loop that stands still is restarted.
         let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-    });
-    tokio::select! { () = running => {}, () = following => {} }
+    }));
+    tokio::select! {
+        ended = running => if let Err(e) = ended { std::panic::resume_unwind(e.into_panic()) },
+        () = following => {}
+    }
     // Its export blocks.
     let _ = tokio::task::spawn_blocking(move || tracer.finish()).await;
     Exit::Done

@@ -134,7 +134,9 @@ impl Db {
         slow: &[i64],
         patience: Duration,
     ) -> Result<Option<Expanded>, DbError> {
-        let sql = "select * from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let sql = "select event_seq, event_id, tenant_id, type, payload, occurred_at, traceparent, subscription_ids, versions,
+                          expanded, queued, more, prioritised
+                   from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
         let rows = self
             .query_with_patience(
                 "expand",

@@ -1,10 +1,9 @@
+drop function if exists outbox_relay.expand(integer, integer, integer, integer, bigint[], integer[], boolean, boolean, bigint[], bigint);
 create or replace function outbox_relay.expand(
     epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer,
     busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean,
     slow_versions bigint[] default '{}', byte_limit bigint default 67108864)
-returns table (
-    event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamptz, traceparent text,
-    subscription_ids bigint[], versions bigint[], expanded integer, queued integer, more boolean, prioritised boolean)
+returns setof outbox_relay.expansion
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 -- The plan must be the same with no statistics and with stale ones: each step below has one index that
@@ -62,20 +61,23 @@ as $$
 --
 -- Returns one row for each event with leases, then one row with event_seq null that sums up: events
 -- expanded, deliveries queued that may be claimed, whether there may be more. No row at all: on hold, or fenced.
+-- A row goes out as the query made it, but for the text of its payload: assigning thirteen output columns one by one
+-- took a third of the whole call.
 -- Called by the relay's loop. Writes cursor, queue, regime.
 -- Invariant: one expand at a time; read, match and record happen in one transaction.
 #variable_conflict use_column
 declare
     c             outbox_relay.cursor;
     began_at      record;
-    r             record;
+    r             outbox_relay.expansion;
+    summary       outbox_relay.expansion;
     opened        boolean;
-    matched_under pg_snapshot;
-    batch_end     bigint;
     new_id        bigint;
     began_seq     bigint;
     slow_tenants  text[] := '{}';
     bytes_left    bigint := byte_limit;
+    most_bytes    constant bigint := 8::bigint * greatest(outbox_relay.limit_of('max_payload_bytes'), 2000);
+    needed        bigint;
     fitting       integer;             -- leases of an event that bytes are left for
     beyond_ids    bigint[] := '{}';     -- leased in vain: no bytes left
     beyond_seqs   bigint[] := '{}';
@@ -126,23 +128,41 @@ begin
                   and pg_visible_in_snapshot(e.xact, c.target) and not pg_visible_in_snapshot(e.xact, c.seen)
                 order by e.event_seq limit expand.event_limit)) d
             order by event_seq limit expand.event_limit),
-        matched as materialized (
-            select b.event_seq, b.priority, b.deliver_at, m.subscription_id, m.version, m.max_in_flight, m.paced,
-                   case when m.ordered then outbox_relay.queue_key(b.ordering_key) end as ordering_key,
-                   b.deliver_at is null or b.deliver_at <= now() as due, m.filter is not null
+        -- Each tenant and type of the batch is looked up once for all its events. It is lateral throughout: no join
+        -- whose order statistics could turn round.
+        kinds as materialized (
+            select b.tenant_id, b.type, array_agg(b.event_seq) as event_seqs, array_agg(b.priority) as priorities,
+                   array_agg(b.deliver_at) as deliver_ats, array_agg(b.ordering_key) as ordering_keys
+            from batch b where b.addressed_to is null group by b.tenant_id, b.type),
+        wanted as materialized (
+            select k.event_seqs, k.priorities, k.deliver_ats, k.ordering_keys, m.*, m.filter is not null
                        and (expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants)) as undecided
-            from batch b
-            cross join lateral (
-                -- order.line.created is wanted as itself, as order.line.*, order.* and *; outboxd's own types not as *
-                select b.type as pattern
-                union all select '*' where not starts_with(b.type, 'outbox.')
-                union all select left(b.type, i) || '*' from generate_series(2, length(b.type) - 1) i where substr(b.type, i, 1) = '.') p
+            from kinds k
+            cross join lateral outbox_relay.patterns_of(k.type) p (pattern)
             cross join lateral (
                 -- offset 0 keeps this a look-up by the primary key, whatever the statistics say
-                select m.* from outbox_relay.route m where m.tenant_id = b.tenant_id and m.pattern = p.pattern offset 0) m
-            where b.addressed_to is null
-              and (m.filter is null or expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants)
-                  or coalesce(jsonb_path_query_first(b.payload, m.filter, '{}', true) not in ('false', 'null'), false))),
+                select m.* from outbox_relay.route m where m.tenant_id = k.tenant_id and m.pattern = p.pattern offset 0) m),
+        chosen as (
+            select e.event_seq, e.priority, e.deliver_at, e.ordering_key, w.subscription_id, w.version, w.max_in_flight, w.paced, w.ordered, w.undecided
+            from wanted w
+            cross join lateral unnest(w.event_seqs, w.priorities, w.deliver_ats, w.ordering_keys) e (event_seq, priority, deliver_at, ordering_key)
+            where w.filter is null or w.undecided
+            union all
+            -- A filter reads the payload, which is not carried along above; without any this costs nothing.
+            select b.event_seq, b.priority, b.deliver_at, b.ordering_key, m.subscription_id, m.version, m.max_in_flight, m.paced, m.ordered, false
+            from batch b
+            cross join lateral outbox_relay.patterns_of(b.type) p (pattern)
+            cross join lateral (
+                select m.* from outbox_relay.route m
+                where m.tenant_id = b.tenant_id and m.pattern = p.pattern and m.filter is not null offset 0) m
+            where (select coalesce(bool_or(w.filter is not null and not w.undecided), false) from wanted w) and b.addressed_to is null
+              and not (expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants))
+              and coalesce(jsonb_path_query_first(b.payload, m.filter, '{}', true) not in ('false', 'null'), false)),
+        matched as materialized (
+            select h.event_seq, h.priority, h.deliver_at, h.subscription_id, h.version, h.max_in_flight, h.paced,
+                   case when h.ordered then outbox_relay.queue_key(h.ordering_key) end as ordering_key,
+                   h.deliver_at is null or h.deliver_at <= now() as due, h.undecided
+            from chosen h),
         keyed as (
             select k.subscription_id, k.event_seq, row_number() over (partition by k.subscription_id, k.ordering_key order by k.event_seq) > 1 as parked,
                    outbox_relay.first_of_key(k.subscription_id, k.ordering_key) is not null
@@ -174,10 +194,8 @@ begin
             select subscription_id, event_seq, now(), 0, 'dead_letter', 'the filter could not be evaluated in time'
             from placed where undecided
             returning subscription_id, event_seq)
-        (select b.event_seq, b.event_id, b.tenant_id, b.type, b.payload, b.occurred_at,
-               b.metadata ->> 'traceparent' as traceparent, l.subscription_ids, l.versions,
-               null::integer as expanded, null::integer as queued, null::bigint as batch_end, null::pg_snapshot as matched_under,
-               null::bigint[] as dead_ids, null::bigint[] as dead_seqs
+        (select b.event_seq, b.event_id, b.tenant_id, b.type, null, b.occurred_at, b.metadata ->> 'traceparent', l.subscription_ids, l.versions,
+               null, null, null, null, b.payload, null::bigint, null::pg_snapshot, null::bigint[], null::bigint[]
         from batch b
         join (select event_seq, array_agg(subscription_id) as subscription_ids, array_agg(version) as versions
               from placed where leased group by event_seq) l using (event_seq)
@@ -185,50 +203,50 @@ begin
         union all
         select null, null, null, null, null, null, null, null, null,
                (select count(*) from batch), (select count(*) from placed where not leased and not undecided and not shut and not parked),
-               (select max(event_seq) from batch), pg_current_snapshot(),
+               null, null, null, (select max(event_seq) from batch), pg_current_snapshot(),
                (select array_agg(subscription_id) from given_up), (select array_agg(event_seq) from given_up)
     loop
-        if r.event_seq is not null then
-            event_seq := r.event_seq; event_id := r.event_id; tenant_id := r.tenant_id; type := r.type;
-            occurred_at := r.occurred_at; traceparent := r.traceparent; subscription_ids := r.subscription_ids; versions := r.versions;
-            if bytes_left <= 0 then
-                fitting := 0;
-            else
-                payload := case when pg_column_size(r.payload) < 400 then r.payload::text else outbox_relay.payload_text(r.payload) end;
-                if payload is null then
-                    vast := vast || event_seq;
-                    continue;
-                end if;
-                fitting := least(bytes_left / greatest(octet_length(payload), 1), cardinality(subscription_ids));
-                if bytes_left = byte_limit then
-                    fitting := greatest(fitting, 1);
-                end if;
+        if r.event_seq is null then
+            summary := r;
+            continue;
+        end if;
+        if bytes_left > 0 then
+            -- A small one, unpacked, is soon written, even if it is meant to be vast.
+            r.payload := case when pg_column_size(r.stored #> '{}') <= 2000 then r.stored::text else outbox_relay.payload_text(r.stored) end;
+            needed := cardinality(r.subscription_ids) * octet_length(r.payload)::bigint;
+            if needed <= bytes_left and octet_length(r.payload) <= most_bytes then
+                r.stored := null;
+                bytes_left := bytes_left - needed;
+                return next r;
+                continue;
             end if;
-            if fitting < cardinality(subscription_ids) then
-                beyond_ids := beyond_ids || subscription_ids[fitting + 1:];
-                beyond_seqs := beyond_seqs || array_fill(event_seq, array[cardinality(subscription_ids) - fitting]);
-                subscription_ids := subscription_ids[:fitting];
-                versions := versions[:fitting];
-            end if;
-            if fitting > 0 then
-                bytes_left := bytes_left - cardinality(subscription_ids) * octet_length(payload)::bigint;
-                return next;
-            end if;
-        else
-            expanded := r.expanded; queued := r.queued; batch_end := r.batch_end; matched_under := r.matched_under;
-            if r.dead_ids is not null then
-                perform outbox_relay.dead_lettered(r.dead_ids, r.dead_seqs, null);
+            if r.payload is null or octet_length(r.payload) > most_bytes then
+                vast := vast || r.event_seq;
+                continue;
             end if;
         end if;
+        fitting := greatest(case when bytes_left > 0 then bytes_left / octet_length(r.payload) end, (bytes_left = byte_limit)::integer, 0);
+        beyond_ids := beyond_ids || r.subscription_ids[fitting + 1:];
+        beyond_seqs := beyond_seqs || array_fill(r.event_seq, array[cardinality(r.subscription_ids) - fitting]);
+        if fitting > 0 then
+            r.subscription_ids := r.subscription_ids[:fitting];
+            r.versions := r.versions[:fitting];
+            r.stored := null;
+            bytes_left := bytes_left - fitting * octet_length(r.payload)::bigint;
+            return next r;
+        end if;
     end loop;
+    if summary.dead_ids is not null then
+        perform outbox_relay.dead_lettered(summary.dead_ids, summary.dead_seqs, null);
+    end if;
     if slow_versions <> '{}' then
-        perform outbox_relay.take_out(slow_versions, batch_end);
+        perform outbox_relay.take_out(slow_versions, summary.batch_end);
     end if;
     if beyond_ids <> '{}' then
         update outbox_relay.queue q set state = 'pending', epoch = null, next_attempt_at = now()
         from unnest(beyond_ids, beyond_seqs) b (subscription_id, event_seq)
         where q.subscription_id = b.subscription_id and q.event_seq = b.event_seq;
-        queued := queued + cardinality(beyond_ids);
+        summary.queued := summary.queued + cardinality(beyond_ids);
     end if;
     if vast <> '{}' then
         perform outbox_relay.give_up(q.subscription_id, q.event_seq, 'the payload as JSON text is over eight times max_payload_bytes')
@@ -237,27 +255,25 @@ begin
     end if;
 
     -- A target that an earlier call opened says nothing of what was committed since: look again.
-    more := expanded = event_limit or not opened;
-    prioritised := more and exists (select from outbox.event e where e.event_seq > coalesce(batch_end, c.target_end) and e.priority <> 0);
-    event_seq := null; event_id := null; tenant_id := null; type := null; payload := null;
-    occurred_at := null; traceparent := null; subscription_ids := null; versions := null;
-    return next;
-    if expanded = 0 and opened and greatest(c.target_seq, began_seq) - c.seen_seq < 1000 then
+    summary.more := summary.expanded = event_limit or not opened;
+    summary.prioritised := summary.more and exists (select from outbox.event e where e.event_seq > coalesce(summary.batch_end, c.target_end) and e.priority <> 0);
+    return next summary;
+    if summary.expanded = 0 and opened and greatest(c.target_seq, began_seq) - c.seen_seq < 1000 then
         return;     -- nothing new: leave no trace, unless every look would read a long stretch again
     end if;
 
-    if expanded > 0 and exists (
+    if summary.expanded > 0 and exists (
         select from (select g.config from outbox_relay.regime g order by regime_id desc limit 1) g,
             lateral (select v.xact from outbox_relay.subscription_version v where v.xact >= pg_snapshot_xmax(g.config)
                      union all
                      select v.xact from pg_snapshot_xip(g.config) x join outbox_relay.subscription_version v on v.xact = x) v
-        where pg_visible_in_snapshot(v.xact, matched_under)) then
+        where pg_visible_in_snapshot(v.xact, summary.matched_under)) then
         insert into outbox_relay.regime (config, seen, target, position, floor_seq)
-        values (matched_under, began_at.seen, began_at.target, began_at.position, c.floor_seq);
+        values (summary.matched_under, began_at.seen, began_at.target, began_at.position, c.floor_seq);
     end if;
 
-    if expanded = event_limit then
-        c.position := batch_end;
+    if summary.expanded = event_limit then
+        c.position := summary.batch_end;
     else
         if pg_snapshot_xmin(c.target) >= c.next_xact then
             c.floor_xact := c.next_xact;
