@@ -17,7 +17,7 @@ help:
 	@echo "make audit    dependencies: licences, sources, duplicates, versions taken back, advisories where reachable"
 	@echo "make lint     rustfmt, clippy, and a fresh database: sql/schema.sql, sql/granted.txt, what runs with its owner's rights"
 	@echo "make schema   write sql/schema.sql and sql/granted.txt anew, after a change below sql/"
-	@echo "make bench    throughput, latency, and what a producer pays (release build)"
+	@echo "make bench    throughput, latency, and what a producer pays (release build; ARGS='--quick' or what outboxd bench --help says)"
 	@echo "make bench-hostile  what healthy subscriptions feel beside hostile receivers (release build)"
 
 # PostgreSQL's server programs: installed where they are missing. OUTBOXD_PG_BIN names others.
@@ -72,7 +72,9 @@ lint: setup
 schema: setup
 	OUTBOXD_WRITE_SCHEMA=1 cargo test --quiet --test it -- schema_dump rights::granted
 
+# Installs real payloads where they are missing, below target/bench.
 bench: setup
+	bash benches/setup.sh
 	cargo build --release
 	target/release/outboxd bench $(ARGS)
 

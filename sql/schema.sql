@@ -1009,19 +1009,23 @@ CREATE FUNCTION outbox.status() RETURNS TABLE(log_head bigint, unexpanded_events
 with bound as materialized (select outbox_relay.bound_tenants() as tenants),
 c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
 unexpanded as (
-    -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
-    select count(*) as count, min(case when substr(u.event_id::text, 15, 1) = '7'
-        then to_timestamp(('x' || lpad(left(replace(u.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
-        else u.occurred_at end) as oldest
+    -- The first in the log stands for the oldest: there may be millions, and a time for each would cost more than all else.
+    select count(*) as count, min(u.event_seq) as first_seq
     from c cross join lateral (
-        select e.event_id, e.occurred_at, e.tenant_id from outbox.event e
+        select e.event_seq, e.tenant_id from outbox.event e
         where e.event_seq > c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)
         union all
-        select e.event_id, e.occurred_at, e.tenant_id from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
+        select e.event_seq, e.tenant_id from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
         where e.event_seq > c.floor_seq and e.event_seq <= c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u
     where coalesce(u.tenant_id = any ((select tenants from bound)::text[]), true)),
+first as (
+    -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
+    select case when substr(e.event_id::text, 15, 1) = '7'
+        then to_timestamp(('x' || lpad(left(replace(e.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
+        else e.occurred_at end as inserted_at
+    from outbox.event e where e.event_seq = (select u.first_seq from unexpanded u)),
 queued as (
     select coalesce(sum(q.pending), 0)::bigint as pending, coalesce(sum(q.leased), 0)::bigint as leased, coalesce(sum(q.failed), 0)::bigint as failed,
            min(q.due) filter (where s.active and s.rate_limit is null
@@ -1043,7 +1047,7 @@ select (select last_value - (not is_called)::integer from outbox.event_event_seq
        (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'
             and coalesce((select outbox_relay.bound_subscriptions()) @> f.subscription_id, true)),
        q.oldest_due,
-       greatest(now() - least(u.oldest, q.oldest_left), interval '0'),
+       greatest(now() - least((select f.inserted_at from first f), q.oldest_left), interval '0'),
        l.relays,
        coalesce((select h.reason from outbox_relay.hold h order by h.hold_id limit 1), l.hold),
        (select s.value from outbox.setting s where s.name = 'environment')
@@ -3971,6 +3975,7 @@ declare
     slow_tenants  text[] := '{}';
     bytes_left    bigint := byte_limit;
     most_bytes    constant bigint := 8::bigint * greatest(outbox_relay.limit_of('max_payload_bytes'), 2000);
+    is_small      boolean;
     needed        bigint;
     fitting       integer;             -- leases of an event that bytes are left for
     beyond_ids    bigint[] := '{}';     -- leased in vain: no bytes left
@@ -4050,8 +4055,9 @@ begin
                 select m.* from outbox_relay.route m
                 where m.tenant_id = b.tenant_id and m.pattern = p.pattern and m.filter is not null offset 0) m
             where (select coalesce(bool_or(w.filter is not null and not w.undecided), false) from wanted w) and b.addressed_to is null
-              and not (expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants))
-              and coalesce(jsonb_path_query_first(b.payload, m.filter, '{}', true) not in ('false', 'null'), false)),
+              -- One condition, so that no filter is evaluated that is not to be.
+              and case when expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants) then false
+                  else coalesce(jsonb_path_query_first(b.payload, m.filter, '{}', true) not in ('false', 'null'), false) end),
         matched as materialized (
             select h.event_seq, h.priority, h.deliver_at, h.subscription_id, h.version, h.max_in_flight, h.paced,
                    case when h.ordered then outbox_relay.queue_key(h.ordering_key) end as ordering_key,
@@ -4106,16 +4112,17 @@ begin
         end if;
         if bytes_left > 0 then
             -- A small one, unpacked, is soon written, even if it is meant to be vast.
-            r.payload := case when pg_column_size(r.stored #> '{}') <= 2000 then r.stored::text else outbox_relay.payload_text(r.stored) end;
+            is_small := pg_column_size(r.stored #> '{}') <= 2000;
+            r.payload := case when is_small then r.stored::text else outbox_relay.payload_text(r.stored) end;
+            if r.payload is null or is_small and octet_length(r.payload) > most_bytes then
+                vast := vast || r.event_seq;
+                continue;
+            end if;
             needed := cardinality(r.subscription_ids) * octet_length(r.payload)::bigint;
-            if needed <= bytes_left and octet_length(r.payload) <= most_bytes then
+            if needed <= bytes_left then
                 r.stored := null;
                 bytes_left := bytes_left - needed;
                 return next r;
-                continue;
-            end if;
-            if r.payload is null or octet_length(r.payload) > most_bytes then
-                vast := vast || r.event_seq;
                 continue;
             end if;
         end if;

@@ -9,7 +9,7 @@ use crate::trace::{TraceContext, Tracer};
 use hyper::header::{HeaderName, HeaderValue};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 use tracing::error;
@@ -17,7 +17,9 @@ use tracing::error;
 /// Makes the attempt that `lease` stands for. Whatever goes wrong is in the result.
 pub async fn make(sender: &Sender, tracer: &Tracer, lease: &Lease, known: &Known, excerpt_bytes: usize) -> Finished {
     let span = tracer.begin(lease);
-    let attempt = unpanicked(attempt(sender, span, lease, known, excerpt_bytes)).await;
+    // Pinned here: a future that is passed on by value lies twice in the one that awaits it, and each attempt's is moved.
+    let work = pin!(attempt(sender, span, lease, known, excerpt_bytes));
+    let attempt = unpanicked(work).await;
     let finished = attempt.unwrap_or_else(|| {
         error!(subscription_id = lease.subscription_id, event_seq = lease.event_seq, "an attempt panicked");
         let reason = "the relay failed; its log says where".to_owned();
@@ -52,8 +54,7 @@ async fn attempt(
 
 /// What ends in a panic, which is a bug, gives nothing; without a result its delivery would stay leased, and its place
 /// taken, for as long as the relay lives.
-async fn unpanicked<T>(work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
+async fn unpanicked<T>(mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     // Nothing that it held is looked at again.
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Some),
@@ -141,11 +142,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_no_result_and_goes_no_further() {
-        assert_eq!(unpanicked(async { 7 }).await, Some(7));
+        assert_eq!(unpanicked(pin!(async { 7 })).await, Some(7));
         let breaks = async {
             tokio::task::yield_now().await;
             std::hint::black_box(Vec::<i32>::new())[0]
         };
-        assert_eq!(unpanicked(breaks).await, None);
+        assert_eq!(unpanicked(pin!(breaks)).await, None);
     }
 }

@@ -13,6 +13,7 @@ mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -225,8 +226,12 @@ impl Sender {
         let Outgoing { uri, headers, body, tls, timeout, excerpt_bytes } = outgoing;
         let mut received = Received::default();
         let client = self.client(tls.as_deref());
-        let exchange = self.exchange(client, request(uri, headers, body), excerpt_bytes, started, &mut received);
-        let result = match tokio::time::timeout(timeout, exchange).await {
+        let result = {
+            // Pinned here, so that it does not lie twice in what awaits it.
+            let exchange = pin!(self.exchange(client, request(uri, headers, body), excerpt_bytes, started, &mut received));
+            tokio::time::timeout(timeout, exchange).await
+        };
+        let result = match result {
             Ok(result) => result,
             Err(_) if received.head.is_some() => Err(Failure::NoBodyInTime(timeout)),
             Err(_) => Err(Failure::NoAnswerInTime(timeout)),

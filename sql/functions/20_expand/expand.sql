@@ -77,6 +77,7 @@ declare
     slow_tenants  text[] := '{}';
     bytes_left    bigint := byte_limit;
     most_bytes    constant bigint := 8::bigint * greatest(outbox_relay.limit_of('max_payload_bytes'), 2000);
+    is_small      boolean;
     needed        bigint;
     fitting       integer;             -- leases of an event that bytes are left for
     beyond_ids    bigint[] := '{}';     -- leased in vain: no bytes left
@@ -156,8 +157,9 @@ begin
                 select m.* from outbox_relay.route m
                 where m.tenant_id = b.tenant_id and m.pattern = p.pattern and m.filter is not null offset 0) m
             where (select coalesce(bool_or(w.filter is not null and not w.undecided), false) from wanted w) and b.addressed_to is null
-              and not (expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants))
-              and coalesce(jsonb_path_query_first(b.payload, m.filter, '{}', true) not in ('false', 'null'), false)),
+              -- One condition, so that no filter is evaluated that is not to be.
+              and case when expand.skip_filters or m.version = any (expand.slow_versions) or m.tenant_id = any (slow_tenants) then false
+                  else coalesce(jsonb_path_query_first(b.payload, m.filter, '{}', true) not in ('false', 'null'), false) end),
         matched as materialized (
             select h.event_seq, h.priority, h.deliver_at, h.subscription_id, h.version, h.max_in_flight, h.paced,
                    case when h.ordered then outbox_relay.queue_key(h.ordering_key) end as ordering_key,
@@ -212,16 +214,17 @@ begin
         end if;
         if bytes_left > 0 then
             -- A small one, unpacked, is soon written, even if it is meant to be vast.
-            r.payload := case when pg_column_size(r.stored #> '{}') <= 2000 then r.stored::text else outbox_relay.payload_text(r.stored) end;
+            is_small := pg_column_size(r.stored #> '{}') <= 2000;
+            r.payload := case when is_small then r.stored::text else outbox_relay.payload_text(r.stored) end;
+            if r.payload is null or is_small and octet_length(r.payload) > most_bytes then
+                vast := vast || r.event_seq;
+                continue;
+            end if;
             needed := cardinality(r.subscription_ids) * octet_length(r.payload)::bigint;
-            if needed <= bytes_left and octet_length(r.payload) <= most_bytes then
+            if needed <= bytes_left then
                 r.stored := null;
                 bytes_left := bytes_left - needed;
                 return next r;
-                continue;
-            end if;
-            if r.payload is null or octet_length(r.payload) > most_bytes then
-                vast := vast || r.event_seq;
                 continue;
             end if;
         end if;

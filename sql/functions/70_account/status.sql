@@ -13,19 +13,23 @@ as $$
 with bound as materialized (select outbox_relay.bound_tenants() as tenants),
 c as (select * from outbox_relay.cursor order by cursor_id desc limit 1),
 unexpanded as (
-    -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
-    select count(*) as count, min(case when substr(u.event_id::text, 15, 1) = '7'
-        then to_timestamp(('x' || lpad(left(replace(u.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
-        else u.occurred_at end) as oldest
+    -- The first in the log stands for the oldest: there may be millions, and a time for each would cost more than all else.
+    select count(*) as count, min(u.event_seq) as first_seq
     from c cross join lateral (
-        select e.event_id, e.occurred_at, e.tenant_id from outbox.event e
+        select e.event_seq, e.tenant_id from outbox.event e
         where e.event_seq > c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)
         union all
-        select e.event_id, e.occurred_at, e.tenant_id from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
+        select e.event_seq, e.tenant_id from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
         where e.event_seq > c.floor_seq and e.event_seq <= c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u
     where coalesce(u.tenant_id = any ((select tenants from bound)::text[]), true)),
+first as (
+    -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
+    select case when substr(e.event_id::text, 15, 1) = '7'
+        then to_timestamp(('x' || lpad(left(replace(e.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
+        else e.occurred_at end as inserted_at
+    from outbox.event e where e.event_seq = (select u.first_seq from unexpanded u)),
 queued as (
     select coalesce(sum(q.pending), 0)::bigint as pending, coalesce(sum(q.leased), 0)::bigint as leased, coalesce(sum(q.failed), 0)::bigint as failed,
            min(q.due) filter (where s.active and s.rate_limit is null
@@ -47,7 +51,7 @@ select (select last_value - (not is_called)::integer from outbox.event_event_seq
        (select count(*) from outbox_relay.finished f where f.state = 'dead_letter'
             and coalesce((select outbox_relay.bound_subscriptions()) @> f.subscription_id, true)),
        q.oldest_due,
-       greatest(now() - least(u.oldest, q.oldest_left), interval '0'),
+       greatest(now() - least((select f.inserted_at from first f), q.oldest_left), interval '0'),
        l.relays,
        coalesce((select h.reason from outbox_relay.hold h order by h.hold_id limit 1), l.hold),
        (select s.value from outbox.setting s where s.name = 'environment')

@@ -16,11 +16,12 @@ const LEAST_EVENTS: f64 = 20.0;
 #[group(skip)]
 pub(super) struct Options {
     /// Events a second, by row
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 50, 500, 2000], default_value_if("quick", "true", "50,500"))]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 50, 500, 2000], default_value_if("quick", "true", "50,500"),
+        value_parser = clap::value_parser!(u64).range(1..))]
     rates: Vec<u64>,
     /// Seconds of a run at one rate; longer where there would be less than 20 events
-    #[arg(long, default_value_t = 10.0, default_value_if("quick", "true", "1"))]
-    latency_seconds: f64,
+    #[arg(long, default_value = "10", default_value_if("quick", "true", "0.5"), value_parser = super::seconds)]
+    latency_seconds: Duration,
     /// Connections that write at one rate
     #[arg(long, default_value_t = 16)]
     latency_writers: usize,
@@ -40,8 +41,8 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         for (rate, row) in options.rates.iter().zip(&mut rows) {
             let pace = Pace {
                 per_s: *rate,
-                warm_up: Duration::from_secs(1),
-                lasts: Duration::from_secs_f64(options.latency_seconds.max(LEAST_EVENTS / *rate as f64)),
+                warm_up: options.latency_seconds.min(Duration::from_secs(1)),
+                lasts: options.latency_seconds.max(Duration::from_secs_f64(LEAST_EVENTS / *rate as f64)),
                 writers: options.latency_writers,
             };
             let mut arrivals = probe.measure(stage, &pace, &payloads).await?;

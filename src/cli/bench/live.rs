@@ -20,8 +20,8 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 48, default_value_if("quick", "true", "8"))]
     live_writers: usize,
     /// How long they write
-    #[arg(long, default_value_t = 15, default_value_if("quick", "true", "2"))]
-    live_seconds: u64,
+    #[arg(long, default_value_t = 15, default_value_if("quick", "true", "1"))]
+    live_seconds: u32,
     /// Bytes of a payload
     #[arg(long, default_value_t = 1024)]
     live_payload_bytes: usize,
@@ -81,7 +81,7 @@ async fn measure_once(stage: &Stage, options: &Options, payloads: &Payloads, row
     let started = Instant::now();
     let mut samples: Vec<(f64, f64)> = vec![];
     for second in 1..=options.live_seconds {
-        sleep_until(started + Duration::from_secs(second)).await;
+        sleep_until(started + Duration::from_secs(second.into())).await;
         let sample = watch.query_one(&status, &[]).await?;
         samples.push((sample.get(0), sample.get::<_, i64>(1) as f64));
     }

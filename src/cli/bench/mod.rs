@@ -26,6 +26,7 @@ use report::Report;
 use serde_json::Value;
 use stage::Stage;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Flags of `outboxd bench`.
 #[derive(clap::Args, Clone)]
@@ -37,8 +38,8 @@ pub struct Arguments {
     #[arg(long)]
     url: Option<String>,
     /// How often each figure is measured; told are median, least and greatest
-    #[arg(long, default_value_t = 3, default_value_if("quick", "true", "1"))]
-    runs: usize,
+    #[arg(long, default_value_t = 3, default_value_if("quick", "true", "1"), value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
     /// Small sizes, once: whether everything works, in less than a minute
     #[arg(long)]
     quick: bool,
@@ -100,6 +101,12 @@ impl Scenario {
     fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
+}
+
+/// A length of time, as an option gives it.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|seconds| !seconds.is_zero()).ok_or_else(|| "seconds above zero are expected".into())
 }
 
 type BenchError = Box<dyn std::error::Error + Send + Sync>;

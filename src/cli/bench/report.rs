@@ -213,7 +213,7 @@ mod tests {
         let report = Report { tables: vec![table], notes: vec!["a note".into()] };
         assert_eq!(
             report.lines(),
-            ["                per s", "one      20 (10 to 30)", "another             -", "* a note"]
+            ["                 per s", "one      20 (10 to 30)", "another              -", "* a note"]
         );
         let rate = json!({ "min": 10.0, "median": 20.0, "max": 30.0 });
         assert_eq!(report.json(), json!({ "rows": [{ "n": 1, "rate_per_s": rate }, {}], "notes": ["a note"] }));

@@ -33,6 +33,8 @@ pub(super) struct Stage {
     pub(super) postmaster: Option<u32>,
     /// Where `pg_stat_statements` is, if it can be used.
     pub(super) statements_in: Option<String>,
+    /// Nothing has been measured in it yet.
+    fresh: bool,
     _server: Option<Throwaway>,
 }
 
@@ -76,14 +78,19 @@ impl Stage {
             sink: None,
             postmaster: meter::postmaster_of(u32::try_from(backend)?),
             statements_in: None,
+            fresh: false,
             _server: server,
         };
         stage.anew().await?;
+        stage.fresh = true;
         Ok(stage)
     }
 
     /// An empty outbox: no scenario inherits what another has left behind.
     pub(super) async fn anew(&mut self) -> Result<(), BenchError> {
+        if std::mem::take(&mut self.fresh) {
+            return Ok(());
+        }
         self.alone().await?;
         self.client.batch_execute("drop schema if exists outbox, outbox_relay, bench cascade").await?;
         schema::migrate(&mut self.client).await?;

@@ -23,8 +23,8 @@ pub(super) struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64], default_value_if("quick", "true", "4"))]
     clients: Vec<usize>,
     /// Seconds of a turn
-    #[arg(long, default_value_t = 2.0, default_value_if("quick", "true", "0.5"))]
-    tax_seconds: f64,
+    #[arg(long, default_value = "2", default_value_if("quick", "true", "0.2"), value_parser = super::seconds)]
+    tax_seconds: Duration,
     /// Bytes of a payload: small, so that what is compared is the overhead
     #[arg(long, default_value_t = 200)]
     tax_payload_bytes: usize,
@@ -103,7 +103,7 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     ];
     let notes = vec![
         format!("One event of {} a transaction; each turn of {} s stands between two of the bare table.",
-            payloads::size(options.tax_payload_bytes), options.tax_seconds),
+            payloads::size(options.tax_payload_bytes), options.tax_seconds.as_secs_f64()),
         "asleep: the door is held throughout, so that every commit rings. A relay wakes at the first ring: this is what \
          a commit pays that finds it asleep, at low rates."
             .into(),
@@ -145,13 +145,13 @@ async fn measure_turn(
     stage: &Stage,
     turn: Turn,
     sink: &str,
-    (clients, seconds, payloads): (usize, f64, &Payloads),
+    (clients, seconds, payloads): (usize, Duration, &Payloads),
     row: &mut Row,
 ) -> Result<f64, BenchError> {
     let behind = Behind::set(stage, turn, sink).await?;
     let received = stage.received()?;
     let flood = Flood::start(stage, clients, turn.table(), payloads).await?;
-    sleep(Duration::from_secs_f64(seconds)).await;
+    sleep(seconds).await;
     let mut committed = flood.stop().await?;
     row.add("commits", committed.commits as f64);
     row.add("commits_per_s", committed.per_s);

@@ -21,14 +21,14 @@ const COUNTED_EVENTS: u64 = 10_000;
 #[command(next_help_heading = "Throughput")]
 #[group(skip)]
 pub(super) struct Options {
-    /// Deliveries of each row: so many events to one subscription, a tenth to ten
-    #[arg(long, default_value_t = 40_000, default_value_if("quick", "true", "2000"))]
+    /// Deliveries of a row: so many events to one subscription, a tenth to ten; a quarter where payloads are larger than 4 KiB
+    #[arg(long, default_value_t = 40_000, default_value_if("quick", "true", "1000"))]
     deliveries: u64,
     /// Subscriptions that want each event, by row
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 10])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10], value_parser = clap::value_parser!(u64).range(1..))]
     subscriptions: Vec<u64>,
     /// Bytes of a made-up payload, by row
-    #[arg(long, value_delimiter = ',', default_values_t = [307, 1024, 16384])]
+    #[arg(long, value_delimiter = ',', default_values_t = [307, 1024, 16384], default_value_if("quick", "true", "307"))]
     payload_bytes: Vec<usize>,
     /// Relays; rows with several have payloads of 1 KiB, or else of the first size
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
@@ -54,7 +54,8 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
                 continue;
             }
             for subscriptions in &options.subscriptions {
-                let events = (options.deliveries / subscriptions).max(1);
+                let deliveries = options.deliveries / if payloads.mean_bytes() > 4096.0 { 4 } else { 1 };
+                let events = (deliveries / subscriptions).max(1);
                 let case = Case { payloads, events, subscriptions: *subscriptions, relays: *relays };
                 rows.push(case.measure(stage, arguments.runs).await?);
             }
@@ -99,8 +100,15 @@ pub(super) struct Case<'a> {
     pub(super) relays: usize,
 }
 
+struct Delivered {
+    meter: Meter,
+    used: Used,
+    finished: u64,
+    received: u64,
+}
+
 impl Case<'_> {
-    async fn measure(self, stage: &mut Stage, runs: usize) -> Result<Row, BenchError> {
+    async fn measure(self, stage: &mut Stage, runs: u32) -> Result<Row, BenchError> {
         let url = stage.sink()?.url();
         stage.subscribe(&vec![url; usize::try_from(self.subscriptions)?]).await?;
         let stored_bytes = stage.load(self.payloads).await?;
@@ -126,8 +134,10 @@ impl Case<'_> {
         let filled = meter.read(stage, &[]).await?;
         stage.client.batch_execute("checkpoint").await?;
 
-        let (meter, used, deliveries) = self.deliver(stage, &relays).await?;
+        let Delivered { meter, used, finished, received } = self.deliver(stage, &relays).await?;
+        let deliveries = finished as f64;
         row.add("deliveries", deliveries);
+        row.add("received", received as f64);
         row.add("deliveries_per_s", deliveries / used.took.as_secs_f64());
         used.add_to(row, deliveries);
         row.add("wal_with_event_bytes", (used.wal_bytes + filled.wal_bytes) / deliveries);
@@ -140,7 +150,8 @@ impl Case<'_> {
         let relays = stage.counted_relays(self.relays).await?;
         stage.hold(true).await?;
         stage.fill(self.events).await?;
-        let (_, used, deliveries) = self.deliver(stage, &relays).await?;
+        let Delivered { used, finished, .. } = self.deliver(stage, &relays).await?;
+        let deliveries = finished as f64;
         row.add_known("round_trips", used.round_trips.map(|calls| calls / deliveries));
         row.add_known("statements", used.statements.map(|calls| calls / deliveries));
         Ok(())
@@ -148,7 +159,7 @@ impl Case<'_> {
 
     /// Lets go of the backlog; what it took until the last delivery was recorded. Deliveries that succeeded and requests
     /// that the sink has answered must both be as many as there are to be.
-    async fn deliver(self, stage: &Stage, relays: &[Relay]) -> Result<(Meter, Used, f64), BenchError> {
+    async fn deliver(self, stage: &Stage, relays: &[Relay]) -> Result<Delivered, BenchError> {
         let expected = self.events * self.subscriptions;
         let (finished, received) = (stage.finished().await?, stage.received()?);
         let meter = Meter::start(stage, relays).await?;
@@ -159,6 +170,6 @@ impl Case<'_> {
         if (finished, received) != (expected, expected) {
             return Err(format!("of {expected} deliveries {finished} succeeded and {received} were received").into());
         }
-        Ok((meter, used, expected as f64))
+        Ok(Delivered { meter, used, finished, received })
     }
 }

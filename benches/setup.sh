@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# What `make bench` needs besides PostgreSQL: the real payloads, below target/bench. Installs what is missing; with
+# everything there it takes a moment. Without npm, or without a way out, the benchmark runs and leaves their rows out.
+set -eu
+cd "$(dirname "$0")/.."
+
+if ! command -v npm >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1; then
+    as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    echo "installing npm"
+    "${as_root[@]}" apt-get update -qq || true
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null || true
+fi
+
+. tests/interop/into.sh
+if command -v npm >/dev/null 2>&1; then
+    (into bench/payloads benches/payloads 'npm ci --ignore-scripts') ||
+        echo "the real payloads cannot be installed: their rows are left out" >&2
+fi
