@@ -1,5 +1,5 @@
 // What the Node peers share: the protocol with the bench (README.md), and the request that is signed.
-// Two processes work, as on two cores they should; this one starts them and counts what they have sent.
+// Two processes work, as on two cores they should; their parent counts what they have sent.
 
 import { fork } from 'node:child_process';
 import { createHmac, randomUUID } from 'node:crypto';
@@ -108,6 +108,24 @@ function counter() {
     told[what] += 1;
     if (told.sent + told.failed >= TELL_EVERY) tell();
     else timer ??= setTimeout(tell, 5);
+  };
+}
+
+/** How a request is made: with undici's pool of connections, or with Node's own fetch, as most tasks are written. */
+export function requester(Pool, connections) {
+  const sink = new URL(process.env.SINK_URL);
+  if (process.env.HTTP === 'fetch') {
+    return async (headers, body) => {
+      const answer = await fetch(sink, { method: 'POST', headers, body });
+      await answer.arrayBuffer();
+      return answer.status;
+    };
+  }
+  const pool = new Pool(sink.origin, { connections, pipelining: 1 });
+  return async (headers, body) => {
+    const answer = await pool.request({ method: 'POST', path: sink.pathname, headers, body });
+    await answer.body.dump();
+    return answer.statusCode;
   };
 }
 

@@ -54,13 +54,16 @@ pub(super) struct Options {
     /// Workers of the hand-written loop, by row
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16, 32])]
     loop_workers: Vec<usize>,
+    /// Events of one expand, where SQL is measured alone
+    #[arg(long, default_value_t = 128)]
+    expand_events: i32,
 }
 
 pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Report, BenchError> {
     let options = &arguments.limits;
     let payloads = Payloads::of_size(PAYLOAD_BYTES);
     let url = stage.sink()?.url();
-    let subscription_id = stage.subscribe(&[url.clone()]).await?[0];
+    let subscription_id = stage.subscribe(std::slice::from_ref(&url)).await?[0];
     stage.load(&payloads).await?;
     let parts = Arc::new(Parts::new(stage, subscription_id, &payloads).await?);
     let mut report = Report::default();
@@ -87,7 +90,7 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     for _ in 0..arguments.runs {
         let http_per_s = http::bare(stage, &url, &payloads, options.tasks).await?.add_to(&mut bare);
         http::as_the_relay(stage, &parts, options.tasks).await?.add_to(&mut signed);
-        let sql_per_s = sql::run(stage, &parts, options.tasks).await?.add_to(&mut alone);
+        let sql_per_s = sql::run(stage, &parts, options.tasks, options.expand_events).await?.add_to(&mut alone);
         let limit_per_s = 1.0 / (1.0 / http_per_s + 1.0 / sql_per_s);
         limit.add("per_s", limit_per_s);
 

@@ -50,6 +50,7 @@ pub(super) struct Peer {
     pub(super) label: String,
     program: PathBuf,
     arguments: Vec<OsString>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 /// A program that runs, killed when it is dropped.
@@ -66,35 +67,44 @@ impl Peer {
             label: format!("hand-written loop, {workers} {}", if workers == 1 { "worker" } else { "workers" }),
             program: std::env::current_exe()?,
             arguments: ["bench", "--skip-locked", &workers.to_string()].map(OsString::from).to_vec(),
+            environment: vec![],
         })
     }
 
     /// Those of others, or why they cannot be measured.
-    pub(super) fn of_others() -> Vec<(&'static str, Result<Self, String>)> {
+    pub(super) fn of_others() -> Vec<(String, Result<Self, String>)> {
         let node = Path::new(INSTALLED).join("node");
-        let of_node = |name: &str| {
+        let of_node = |name: &str, http: &'static str| {
             let script = Path::new(INSTALLED).join(name).join("main.mjs");
-            Self::installed(name, &node, &[&script])
+            Self::installed(format!("{name}, {http}"), &node, &[&script], vec![("HTTP", http)])
         };
         let awa = Path::new(INSTALLED).join("awa/release/peer-awa");
         vec![
-            ("graphile-worker", of_node("graphile-worker")),
-            ("pg-boss", of_node("pg-boss")),
-            ("awa", Self::installed("awa", &awa, &[])),
+            of_node("graphile-worker", "undici"),
+            of_node("graphile-worker", "fetch"),
+            of_node("pg-boss", "undici"),
+            of_node("pg-boss", "fetch"),
+            Self::installed("awa".into(), &awa, &[], vec![]),
         ]
     }
 
-    fn installed(name: &str, program: &Path, arguments: &[&Path]) -> Result<Self, String> {
-        for file in [&[program], arguments].concat() {
-            if !file.exists() {
-                return Err(format!("{} is not there; make bench-peers installs it", file.display()));
-            }
-        }
-        Ok(Self {
-            label: name.to_owned(),
-            program: program.to_owned(),
-            arguments: arguments.iter().map(OsString::from).collect(),
-        })
+    fn installed(
+        label: String,
+        program: &Path,
+        arguments: &[&Path],
+        environment: Vec<(&'static str, &'static str)>,
+    ) -> (String, Result<Self, String>) {
+        let missing = [&[program], arguments].concat().into_iter().find(|file| !file.exists());
+        let peer = match missing {
+            Some(file) => Err(format!("{} is not there; make bench-peers installs it", file.display())),
+            None => Ok(Self {
+                label: label.clone(),
+                program: program.to_owned(),
+                arguments: arguments.iter().map(OsString::from).collect(),
+                environment,
+            }),
+        };
+        (label, peer)
     }
 
     /// Installs it in a new database, warms it up, enqueues the tasks, and measures until they are done.
@@ -119,6 +129,7 @@ impl Peer {
     fn start(&self, terms: &Terms, url: &str) -> Result<Running, BenchError> {
         let mut process = Command::new(&self.program)
             .args(&self.arguments)
+            .envs(self.environment.iter().copied())
             .env("DATABASE_URL", url)
             .env("SINK_URL", &terms.sink_url)
             .env("PAYLOADS", &terms.payloads)

@@ -12,15 +12,13 @@ use std::future::pending;
 use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
 
-/// Events of one expand.
-const EXPAND: i32 = 128;
 /// Results of one record at most: what is ready meanwhile, as in the relay.
 const RECORD: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(30);
 const NAME: &str = "bench-sql";
 
 /// Deliveries without a request each.
-pub(super) async fn run(stage: &Stage, parts: &Parts, deliveries: u64) -> Result<Measured, BenchError> {
+pub(super) async fn run(stage: &Stage, parts: &Parts, deliveries: u64, batch: i32) -> Result<Measured, BenchError> {
     let target = parts.config.database.listen_settings()?;
     let environment = &parts.config.relay.environment;
     let direct = Direct::open(&target, &Identity { name: NAME, environment }, false, None).await?;
@@ -31,7 +29,7 @@ pub(super) async fn run(stage: &Stage, parts: &Parts, deliveries: u64) -> Result
     stage.client.batch_execute("checkpoint").await?;
     let finished = stage.finished().await?;
     let meter = Meter::start(stage, &[]).await?;
-    drain(&db, direct.epoch, &sample).await?;
+    drain(&db, direct.epoch, &sample, batch).await?;
     let used = meter.read(stage, &[]).await?;
     db.fence(direct.epoch).await?;
     match stage.finished().await? - finished {
@@ -41,7 +39,7 @@ pub(super) async fn run(stage: &Stage, parts: &Parts, deliveries: u64) -> Result
 }
 
 /// Expands and records until nothing is left.
-async fn drain(db: &Db, epoch: i32, sample: &Finished) -> Result<(), BenchError> {
+async fn drain(db: &Db, epoch: i32, sample: &Finished, events: i32) -> Result<(), BenchError> {
     let mut results: Vec<Finished> = vec![];
     let mut expanding: Option<JoinHandle<Result<Option<Expanded>, DbError>>> = None;
     let mut recording: Option<JoinHandle<Result<Recorded, DbError>>> = None;
@@ -54,9 +52,9 @@ async fn drain(db: &Db, epoch: i32, sample: &Finished) -> Result<(), BenchError>
             recording = Some(tokio::spawn(async move { db.record(epoch, NAME, &batch).await }));
         }
         if expanding.is_none() && more && results.len() < RECORD {
-            let room = room(sample.subscription_id, results.len() + under_record);
+            let room = room(sample.subscription_id, events, results.len() + under_record);
             let db = db.clone();
-            expanding = Some(tokio::spawn(async move { db.expand(epoch, EXPAND, &room, false, &[], PATIENCE).await }));
+            expanding = Some(tokio::spawn(async move { db.expand(epoch, events, &room, false, &[], PATIENCE).await }));
         }
         if expanding.is_none() && recording.is_none() {
             return Ok(());
@@ -85,15 +83,9 @@ async fn drain(db: &Db, epoch: i32, sample: &Finished) -> Result<(), BenchError>
 }
 
 /// Room for one more batch.
-fn room(subscription_id: i64, busy: usize) -> Room {
+fn room(subscription_id: i64, leases: i32, busy: usize) -> Room {
     let busy = i32::try_from(busy).unwrap_or(i32::MAX);
-    Room {
-        leases: EXPAND,
-        max_in_flight: i32::MAX,
-        busy_ids: vec![subscription_id],
-        busy_counts: vec![busy],
-        bytes: i64::MAX,
-    }
+    Room { leases, max_in_flight: i32::MAX, busy_ids: vec![subscription_id], busy_counts: vec![busy], bytes: i64::MAX }
 }
 
 /// The result of a call under way; never, if there is none. Cancel safe.
