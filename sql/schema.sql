@@ -4659,9 +4659,13 @@ CREATE FUNCTION outbox_relay.make_segment(segment bigint) RETURNS void
 declare
     width constant bigint := 10000000000;
     parent text;
+    wide   name;
 begin
     foreach parent in array array['outbox.event', 'outbox_relay.finished', 'outbox.attempt'] loop
         execute format('create table %s_s%s (like %s including defaults including constraints)', parent, segment, parent);
+        for wide in select a.attname from pg_attribute a where a.attrelid = parent::regclass and a.attstattarget = 0 and a.attnum > 0 loop
+            execute format('alter table %s_s%s alter column %I set statistics 0', parent, segment, wide);
+        end loop;
         execute format('alter table %s attach partition %s_s%s for values from (%s) to (%s)',
             parent, parent, segment, segment * width, (segment + 1) * width);
     end loop;
@@ -6077,6 +6081,10 @@ CREATE TABLE outbox.attempt (
     CONSTRAINT attempt_outcome CHECK ((outcome = ANY (ARRAY['delivered'::text, 'rejected'::text, 'timeout'::text, 'dns_error'::text, 'connect_error'::text, 'tls_error'::text, 'egress_refused'::text, 'protocol_error'::text, 'relay_error'::text])))
 )
 PARTITION BY RANGE (event_seq);
+ALTER TABLE ONLY outbox.attempt ALTER COLUMN response_excerpt SET STATISTICS 0;
+ALTER TABLE ONLY outbox.attempt ALTER COLUMN response_headers SET STATISTICS 0;
+ALTER TABLE ONLY outbox.attempt ALTER COLUMN request_headers SET STATISTICS 0;
+ALTER TABLE ONLY outbox.attempt ALTER COLUMN key_ids SET STATISTICS 0;
 
 COMMENT ON TABLE outbox.attempt IS 'One HTTP attempt, successful or not; append-only.';
 
@@ -6110,6 +6118,10 @@ CREATE TABLE outbox.attempt_default (
     CONSTRAINT attempt_cause CHECK ((cause = ANY (ARRAY['schedule'::text, 'replay'::text, 'test'::text]))),
     CONSTRAINT attempt_outcome CHECK ((outcome = ANY (ARRAY['delivered'::text, 'rejected'::text, 'timeout'::text, 'dns_error'::text, 'connect_error'::text, 'tls_error'::text, 'egress_refused'::text, 'protocol_error'::text, 'relay_error'::text])))
 );
+ALTER TABLE ONLY outbox.attempt_default ALTER COLUMN response_excerpt SET STATISTICS 0;
+ALTER TABLE ONLY outbox.attempt_default ALTER COLUMN response_headers SET STATISTICS 0;
+ALTER TABLE ONLY outbox.attempt_default ALTER COLUMN request_headers SET STATISTICS 0;
+ALTER TABLE ONLY outbox.attempt_default ALTER COLUMN key_ids SET STATISTICS 0;
 
 COMMENT ON TABLE outbox.attempt_default IS 'As outbox.event_default.';
 
@@ -6131,6 +6143,10 @@ CREATE TABLE outbox.attempt_s0 (
     CONSTRAINT attempt_cause CHECK ((cause = ANY (ARRAY['schedule'::text, 'replay'::text, 'test'::text]))),
     CONSTRAINT attempt_outcome CHECK ((outcome = ANY (ARRAY['delivered'::text, 'rejected'::text, 'timeout'::text, 'dns_error'::text, 'connect_error'::text, 'tls_error'::text, 'egress_refused'::text, 'protocol_error'::text, 'relay_error'::text])))
 );
+ALTER TABLE ONLY outbox.attempt_s0 ALTER COLUMN response_excerpt SET STATISTICS 0;
+ALTER TABLE ONLY outbox.attempt_s0 ALTER COLUMN response_headers SET STATISTICS 0;
+ALTER TABLE ONLY outbox.attempt_s0 ALTER COLUMN request_headers SET STATISTICS 0;
+ALTER TABLE ONLY outbox.attempt_s0 ALTER COLUMN key_ids SET STATISTICS 0;
 
 CREATE TABLE outbox.audit (
     audit_id bigint NOT NULL,
@@ -6180,6 +6196,8 @@ CREATE TABLE outbox.event (
     addressed_to bigint
 )
 PARTITION BY RANGE (event_seq);
+ALTER TABLE ONLY outbox.event ALTER COLUMN payload SET STATISTICS 0;
+ALTER TABLE ONLY outbox.event ALTER COLUMN metadata SET STATISTICS 0;
 
 COMMENT ON TABLE outbox.event IS 'The log: one domain event a row, immutable. Applications insert here, in their own transaction.';
 
@@ -6232,6 +6250,8 @@ CREATE TABLE outbox.event_default (
     metadata jsonb,
     addressed_to bigint
 );
+ALTER TABLE ONLY outbox.event_default ALTER COLUMN payload SET STATISTICS 0;
+ALTER TABLE ONLY outbox.event_default ALTER COLUMN metadata SET STATISTICS 0;
 
 COMMENT ON TABLE outbox.event_default IS 'Catches positions outside every segment; empty as long as outbox_relay.maintain runs.';
 
@@ -6249,6 +6269,8 @@ CREATE TABLE outbox.event_s0 (
     metadata jsonb,
     addressed_to bigint
 );
+ALTER TABLE ONLY outbox.event_s0 ALTER COLUMN payload SET STATISTICS 0;
+ALTER TABLE ONLY outbox.event_s0 ALTER COLUMN metadata SET STATISTICS 0;
 
 CREATE TABLE outbox.retry_policy (
     name text NOT NULL,

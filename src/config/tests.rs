@@ -59,7 +59,7 @@ fn the_defaults_are_the_annotated_file() {
     assert_eq!(config.database.statement_timeout, Duration::from_secs(10));
     assert_eq!(config.relay.environment, "default");
     assert!(!config.relay.name.is_empty());
-    assert_eq!((config.relay.concurrency, config.relay.max_in_flight, config.relay.batch), (256, 64, 1000));
+    assert_eq!((config.relay.concurrency, config.relay.max_in_flight, config.relay.batch), (512, 64, 1000));
     assert!(config.relay.listen && !config.relay.synchronous_commit);
     assert_eq!(config.relay.poll_interval, Duration::from_secs(1));
     assert_eq!(config.relay.drain_deadline, Duration::from_secs(30));

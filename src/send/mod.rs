@@ -228,7 +228,8 @@ impl Sender {
         let client = self.client(tls.as_deref());
         let result = {
             // Pinned here, so that it does not lie twice in what awaits it.
-            let exchange = pin!(self.exchange(client, request(uri, headers, body), excerpt_bytes, started, &mut received));
+            let exchange =
+                pin!(self.exchange(client, request(uri, headers, body), excerpt_bytes, started, &mut received));
             tokio::time::timeout(timeout, exchange).await
         };
         let result = match result {

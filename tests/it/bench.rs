@@ -78,7 +78,7 @@ async fn on_a_server_of_its_own_it_counts_statements_and_leaves_out_what_it_has_
         assert_positive(row, &["round_trips"]);
         assert!(figure(row, "statements") > figure(row, "round_trips"));
     }
-    assert!(report["throughput"]["notes"][0].as_str().is_some_and(|note| note.contains("/nonexistent")), "{report}");
+    assert!(report["throughput"]["notes"].to_string().contains("/nonexistent"), "{report}");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub(super) struct Options {
         value_parser = clap::value_parser!(u64).range(1..))]
     rates: Vec<u64>,
     /// Seconds of a run at one rate; longer where there would be less than 20 events
-    #[arg(long, default_value = "10", default_value_if("quick", "true", "0.5"), value_parser = super::seconds)]
+    #[arg(long, default_value = "8", default_value_if("quick", "true", "0.5"), value_parser = super::seconds)]
     latency_seconds: Duration,
     /// Connections that write at one rate
     #[arg(long, default_value_t = 16)]

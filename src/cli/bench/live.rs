@@ -54,6 +54,8 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         column("behind_last_events", "last", 0),
         column("drain_s", "drain s", 2),
         column("cpu_ms", "CPU ms", 3),
+        column("idle_share", "idle", 2),
+        column("stolen_share", "stolen", 2),
         column("wal_bytes", "WAL bytes", 0),
         column("dead_history_rows", "dead rows", 0),
     ];

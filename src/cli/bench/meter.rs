@@ -23,6 +23,7 @@ pub(super) struct Meter {
     sink_s: f64,
     bench_s: f64,
     wal_bytes: f64,
+    cores: Cores,
     /// Round trips, and statements with those that functions run.
     calls: Option<(f64, f64)>,
     dead: Dead,
@@ -42,6 +43,10 @@ pub(super) struct Used {
     /// None if they were not counted.
     pub(super) round_trips: Option<f64>,
     pub(super) statements: Option<f64>,
+    /// What the machine's cores did not do, as shares of all they could have done: had nothing to do, or were lent by
+    /// the hypervisor to somebody else, by which figures of two runs differ that ought not to.
+    pub(super) idle_share: f64,
+    pub(super) stolen_share: f64,
     /// Greatest resident memory of each relay since it was started.
     pub(super) peak_rss_mib: Vec<f64>,
 }
@@ -67,6 +72,7 @@ impl Meter {
             wal_bytes: stage.client.query_one(wal, &[]).await?.get(0),
             calls: if relays.iter().any(|relay| relay.counted) { calls(stage).await? } else { None },
             at: Instant::now(),
+            cores: Cores::so_far(),
             relays_s: relays.iter().map(|relay| cpu_s(relay.id())).sum(),
             postgres_s: stage.postmaster.map(tree_cpu_s),
             sink_s: stage.sink_id().map_or(0.0, cpu_s),
@@ -89,6 +95,8 @@ impl Meter {
             wal_bytes: now.wal_bytes - self.wal_bytes,
             round_trips: calls.map(|(before, after)| after.0 - before.0),
             statements: calls.map(|(before, after)| after.1 - before.1),
+            idle_share: (now.cores.idle - self.cores.idle) / (now.cores.all - self.cores.all).max(1.0),
+            stolen_share: (now.cores.stolen - self.cores.stolen) / (now.cores.all - self.cores.all).max(1.0),
             peak_rss_mib: relays.iter().map(|relay| peak_rss_mib(relay.id())).collect(),
         })
     }
@@ -121,6 +129,8 @@ impl Used {
         row.add("sink_cpu_ms", ms(self.sink_s));
         row.add("bench_cpu_ms", ms(self.bench_s));
         row.add_known("cpu_ms", self.cpu_s().map(ms));
+        row.add("idle_share", self.idle_share);
+        row.add("stolen_share", self.stolen_share);
         row.add("wal_bytes", self.wal_bytes / deliveries);
         row.add_known("round_trips", self.round_trips.map(|calls| calls / deliveries));
         row.add_known("statements", self.statements.map(|calls| calls / deliveries));
@@ -161,6 +171,28 @@ async fn calls(stage: &Stage) -> Result<Option<(f64, f64)>, BenchError> {
     );
     let row = stage.client.query_one(&sql, &[]).await?;
     Ok(Some((row.get(0), row.get(1))))
+}
+
+/// Ticks of all cores (proc(5), /proc/stat).
+#[derive(Clone, Copy, Default)]
+struct Cores {
+    all: f64,
+    idle: f64,
+    stolen: f64,
+}
+
+impl Cores {
+    fn so_far() -> Self {
+        Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        // user nice system idle iowait irq softirq steal; what guests use is in user already.
+        let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+        let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
+        let tick = |i: usize| ticks.get(i).copied().unwrap_or_default();
+        Self { all: ticks.iter().sum(), idle: tick(3) + tick(4), stolen: tick(7) }
+    }
 }
 
 /// The server's first process, if that is on this machine: the parent of a session of ours.
@@ -221,6 +253,12 @@ mod tests {
     fn a_process_name_cannot_lead_the_reader_of_its_times_astray() {
         let stat = parse_stat("7 (a) R 1 (b) S 42 7 7 0 -1 4 1 2 3 4 150 50 700 300 20 0 1 0 9").expect("a line");
         assert_eq!((stat.parent, stat.own_s, stat.ended_children_s), (42, 2.0, 10.0));
+    }
+
+    #[test]
+    fn idle_cores_wait_for_work_or_for_a_disk_and_guests_are_not_counted_twice() {
+        let cores = Cores::parse("cpu  100 0 50 30 10 0 5 5 90 0\ncpu0 1 1 1 1\n");
+        assert_eq!((cores.all, cores.idle, cores.stolen), (200.0, 40.0, 5.0));
     }
 
     #[test]

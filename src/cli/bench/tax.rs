@@ -23,7 +23,7 @@ pub(super) struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64], default_value_if("quick", "true", "4"))]
     clients: Vec<usize>,
     /// Seconds of a turn
-    #[arg(long, default_value = "2", default_value_if("quick", "true", "0.2"), value_parser = super::seconds)]
+    #[arg(long, default_value = "1.5", default_value_if("quick", "true", "0.2"), value_parser = super::seconds)]
     tax_seconds: Duration,
     /// Bytes of a payload: small, so that what is compared is the overhead
     #[arg(long, default_value_t = 200)]

@@ -47,6 +47,13 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         Err(e) => report.notes.push(format!("no row of real payloads: {e}")),
     }
     let several_with = if options.payload_bytes.contains(&1024) { 1024 } else { options.payload_bytes[0] };
+    for payloads in &all {
+        let (bytes, stored_bytes) = (payloads.mean_bytes(), stage.load(payloads).await?);
+        if stored_bytes < bytes * 0.9 {
+            let (name, share) = (&payloads.name, stored_bytes / bytes);
+            report.notes.push(format!("PostgreSQL compresses payloads of {name} to {share:.2} of their size."));
+        }
+    }
     let mut rows = vec![];
     for relays in &options.relays {
         for payloads in &all {
@@ -71,6 +78,8 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         column("relay_cpu_ms", "relay", 3),
         column("postgres_cpu_ms", "PostgreSQL", 3),
         column("sink_cpu_ms", "(sink)", 3),
+        column("idle_share", "idle", 2),
+        column("stolen_share", "stolen", 2),
         column("wal_bytes", "WAL bytes", 0),
         column("wal_with_event_bytes", "with event", 0),
         column("round_trips", "round trips", 3),
@@ -81,12 +90,9 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     ];
     report.tables.push(Table { name: "rows", heading: "events x subscriptions, payload, relays", columns, rows });
     report.notes.push(
-        "CPU, WAL, round trips, statements and dead rows in the queue are per delivery; CPU is without the sink's. \
+        "CPU, WAL, round trips, statements and dead rows in the queue are per delivery; CPU is without the sink's; \
+         idle and stolen are shares of the cores' time: with much of either, the cores were not what set the pace. \
          Dead rows are those in event, finished and attempt, all together."
-            .into(),
-    );
-    report.notes.push(
-        "16 KiB payloads are compressed by PostgreSQL before they are stored; stored_bytes in the JSON says to what."
             .into(),
     );
     Ok(report)
@@ -132,7 +138,7 @@ impl Case<'_> {
         let meter = Meter::start(stage, &[]).await?;
         stage.fill(self.events).await?;
         let filled = meter.read(stage, &[]).await?;
-        stage.client.batch_execute("checkpoint").await?;
+        stage.checkpoint().await?;
 
         let Delivered { meter, used, finished, received } = self.deliver(stage, &relays).await?;
         let deliveries = finished as f64;
