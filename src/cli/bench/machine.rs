@@ -1,13 +1,13 @@
 //! Where figures were measured: without it they say nothing.
 
 use super::BenchError;
-use super::stage::{RELAY_SETTINGS, Stage};
+use super::stage::{self, Stage};
 use serde_json::{Map, Value, json};
 use std::fs;
 
 /// Machine, server, and configuration.
-pub(super) async fn environment(stage: &Stage) -> Result<Value, BenchError> {
-    let client = &stage.client;
+pub(super) async fn environment(on: &Stage) -> Result<Value, BenchError> {
+    let client = &on.client;
     let version: String = client.query_one("select current_setting('server_version')", &[]).await?.get(0);
     // What decides how much a commit costs, and whatever is not as initdb leaves it. Where files lie is nobody's business.
     let settings = client
@@ -23,11 +23,6 @@ pub(super) async fn environment(stage: &Stage) -> Result<Value, BenchError> {
         .await?;
     let settings: Map<String, Value> =
         settings.iter().map(|row| (row.get(0), row.get::<_, String>(1).into())).collect();
-    // The relay inherits these.
-    let own =
-        std::env::vars().filter(|(name, _)| name.starts_with("OUTBOXD_RELAY__") || name.starts_with("OUTBOXD_HTTP__"));
-    let ours = RELAY_SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let relay: Map<String, Value> = own.chain(ours).map(|(name, value)| (name, value.into())).collect();
     Ok(json!({
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "cpu": line_of("/proc/cpuinfo", "model name"),
@@ -37,8 +32,8 @@ pub(super) async fn environment(stage: &Stage) -> Result<Value, BenchError> {
         "postgresql_settings": settings,
         "outboxd": env!("CARGO_PKG_VERSION"),
         "debug_build": cfg!(debug_assertions),
-        "relay_settings": relay,
-        "statements_counted": stage.statements_in.is_some(),
+        "relay_settings": stage::relay_environment(),
+        "statements_counted": on.statements_in.is_some(),
     }))
 }
 

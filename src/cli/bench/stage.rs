@@ -6,6 +6,7 @@ use super::{Arguments, BenchError, meter};
 use crate::config::Config;
 use crate::throwaway::{Options, Throwaway};
 use crate::{connect, schema};
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -13,13 +14,24 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 /// What the relays are told besides where the database is: what differs from the defaults.
-pub(super) const RELAY_SETTINGS: [(&str, &str); 4] = [
+const RELAY_SETTINGS: [(&str, &str); 4] = [
     ("OUTBOXD_EGRESS__ALLOW", r#"["127.0.0.0/8"]"#),
     // One subscription may have all there is.
     ("OUTBOXD_RELAY__MAX_IN_FLIGHT", "512"),
     ("OUTBOXD_ADMIN__LISTEN", "off"),
     ("OUTBOXD_LOG__LEVEL", "error"),
 ];
+
+/// The configuration of the relays: ours, and above it the settings in our environment that change how fast a relay is.
+/// None that names a database, an endpoint or a secret: what is measured stays on the stage.
+pub(super) fn relay_environment() -> BTreeMap<String, String> {
+    let ours = RELAY_SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let theirs = std::env::vars().filter(|(name, _)| {
+        let of_these = ["OUTBOXD_RELAY__", "OUTBOXD_HTTP__", "OUTBOXD_DATABASE__POOL_SIZE"];
+        of_these.iter().any(|prefix| name.starts_with(prefix)) && !name.contains("__PROXY")
+    });
+    ours.chain(theirs).collect()
+}
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -185,10 +197,12 @@ impl Stage {
         let mut relays = vec![];
         for n in 1..=count {
             let mut command = Command::new(std::env::current_exe()?);
-            command
-                .arg("run")
-                .env("DATABASE_URL", if counted { self.counting_url() } else { self.url.clone() })
-                .envs(RELAY_SETTINGS);
+            let not_ours = |name: &String| name.starts_with("OUTBOXD_") || name.starts_with("WEBHOOK_");
+            for (name, _) in std::env::vars().filter(|(name, _)| not_ours(name)) {
+                command.env_remove(name);
+            }
+            command.arg("run").envs(relay_environment());
+            command.env("DATABASE_URL", if counted { self.counting_url() } else { self.url.clone() });
             command.env("OUTBOXD_RELAY__NAME", format!("bench-{n}"));
             command.env("OUTBOXD_RELAY__LISTEN", self.listen.to_string());
             relays.push(Relay { process: command.stdin(Stdio::null()).spawn()?, counted });
