@@ -41,7 +41,7 @@ enum Command {
     /// Show a whole system on a throwaway PostgreSQL
     Demo(cli::demo::Arguments),
     /// Measure throughput, latency and what a producer pays
-    Bench(cli::bench::Arguments),
+    Bench(Box<cli::bench::Arguments>),
 }
 
 const NO_CORE: rustix::process::Rlimit = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };

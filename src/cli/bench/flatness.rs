@@ -218,8 +218,9 @@ impl Scene<'_> {
         if let Some(open) = open {
             // What was inserted meanwhile is delivered, too.
             open.batch_execute("commit").await?;
-            stage.drained(LIMIT).await?;
         }
+        // What has arrived last is recorded before the relay ends.
+        stage.drained(LIMIT).await?;
         drop(relays);
         let deliveries = events as f64;
         world.row.add("relay_cpu_ms", used.relays_s * 1000.0 / deliveries);
@@ -256,7 +257,9 @@ impl Scene<'_> {
         world.row.add("relay_cpu_ms", used.relays_s * 1000.0 / events as f64);
         world.row.add_known("postgres_cpu_ms", used.postgres_s.map(|s| s * 1000.0 / events as f64));
         world.row.add_known("relay_peak_rss_mib", used.peak_rss_mib.first().copied());
-        Ok(Turn { per_s, latency: self.beat(stage).await? })
+        let latency = self.beat(stage).await?;
+        stage.drained(LIMIT).await?;
+        Ok(Turn { per_s, latency })
     }
 
     async fn beat(&self, stage: &Stage) -> Result<Latency, BenchError> {
