@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit lint schema bench bench-hostile setup
+.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit counts counts-accept lint schema bench bench-peers bench-hostile setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
@@ -15,9 +15,12 @@ help:
 	@echo "make retries  every retry policy, followed attempt by attempt"
 	@echo "make fuzz     random inputs for ten minutes (FUZZ_SECONDS), against oracles, and SQL against Rust"
 	@echo "make audit    dependencies: licences, sources, duplicates, versions taken back, advisories where reachable"
+	@echo "make counts   instructions of the pure parts against benches/instructions.tsv (valgrind)"
+	@echo "make counts-accept  write that table and tests/costs.tsv (statements, buffers and WAL a delivery) anew"
 	@echo "make lint     rustfmt, clippy, and a fresh database: sql/schema.sql, sql/granted.txt, what runs with its owner's rights"
 	@echo "make schema   write sql/schema.sql and sql/granted.txt anew, after a change below sql/"
 	@echo "make bench    throughput, latency, and what a producer pays (release build; ARGS='--quick' or what outboxd bench --help says)"
+	@echo "make bench-peers  what the machine could carry, and job queues of others beside outboxd (release build)"
 	@echo "make bench-hostile  what healthy subscriptions feel beside hostile receivers (release build)"
 
 # PostgreSQL's server programs: installed where they are missing. OUTBOXD_PG_BIN names others.
@@ -64,6 +67,19 @@ fuzz: setup
 audit:
 	bash tests/audit.sh
 
+# What is counted is built as benches/instructions/profile.toml says, and always in one piece.
+INSTRUCTIONS := CARGO_INCREMENTAL=0 cargo bench --quiet --profile dev --config benches/instructions/profile.toml --bench instructions
+
+counts:
+	bash tests/setup.sh valgrind
+	$(INSTRUCTIONS)
+
+# Look at what it changes before you commit it.
+counts-accept:
+	bash tests/setup.sh valgrind
+	OUTBOXD_WRITE_COUNTS=1 $(INSTRUCTIONS)
+	OUTBOXD_WRITE_COUNTS=1 cargo test --quiet --test it costs::
+
 lint: setup
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
@@ -77,6 +93,12 @@ bench: setup
 	bash benches/setup.sh
 	cargo build --release
 	target/release/outboxd bench $(ARGS)
+
+# Installs job queues of others where they are missing, below target/peers.
+bench-peers: setup
+	bash benches/peers/setup.sh
+	cargo build --release
+	target/release/outboxd bench --scenario limits --peers $(ARGS)
 
 bench-hostile: setup
 	cargo test --quiet --release --test hostile -- $(ARGS)

@@ -167,33 +167,8 @@ pub async fn assemble(
     let direct = config.database.listen_settings()?;
     schema::verify(&connect::open_driven(&direct).await?).await?;
 
-    let pooled = pooled_settings(config)?;
-    let wait = config.database.connect_timeout;
-    let pool = connect::pool(&pooled, config.database.pool_size, wait)?;
-    let db = Db::new(
-        pool,
-        connect::tls(&pooled.tls)?,
-        config.database.statement_timeout + Duration::from_secs(5),
-        !config.relay.synchronous_commit,
-        metrics.clone(),
-    );
-
-    let policy = egress::Policy::new(&config.egress.allow, &config.egress.deny, &config.egress.ports)?;
-    let extra_roots_pem =
-        config.http.ca_file.as_ref().map(std::fs::read).transpose().map_err(|e| format!("http.ca_file: {e}"))?;
-    let sender = Sender::new(
-        send::Settings {
-            pool_idle_timeout: config.http.pool_idle_timeout,
-            max_response_bytes: config.http.max_response_bytes,
-            max_response_header_bytes: config.http.max_response_header_bytes,
-            extra_roots_pem,
-            http2: config.http.http2,
-            http2_keep_alive_interval: config.http.http2_keep_alive_interval,
-            name_servers: config.http.name_servers.clone(),
-            proxy: config.http.proxy.clone(),
-        },
-        Arc::new(policy),
-    )?;
+    let db = database(config, metrics)?;
+    let sender = sender(config)?;
     let settings = Settings {
         name: config.relay.name.as_str().into(),
         environment: config.relay.environment.as_str().into(),
@@ -208,6 +183,39 @@ pub async fn assemble(
     let secrets = Arc::new(config.secrets.clone());
     let endpoints = Endpoints::new(HeaderValue::from_str(&config.http.user_agent)?, sender.clone(), secrets);
     Ok(Relay::new(settings, direct, db, sender, endpoints, (metrics.clone(), tracer.clone())))
+}
+
+/// The relay's calls, over a pool of connections that are opened as they are needed.
+pub(super) fn database(config: &Config, metrics: &Metrics) -> Result<Db, Box<dyn std::error::Error + Send + Sync>> {
+    let pooled = pooled_settings(config)?;
+    let pool = connect::pool(&pooled, config.database.pool_size, config.database.connect_timeout)?;
+    Ok(Db::new(
+        pool,
+        connect::tls(&pooled.tls)?,
+        config.database.statement_timeout + Duration::from_secs(5),
+        !config.relay.synchronous_commit,
+        metrics.clone(),
+    ))
+}
+
+/// What requests go out through.
+pub(super) fn sender(config: &Config) -> Result<Sender, Box<dyn std::error::Error + Send + Sync>> {
+    let policy = egress::Policy::new(&config.egress.allow, &config.egress.deny, &config.egress.ports)?;
+    let extra_roots_pem =
+        config.http.ca_file.as_ref().map(std::fs::read).transpose().map_err(|e| format!("http.ca_file: {e}"))?;
+    Ok(Sender::new(
+        send::Settings {
+            pool_idle_timeout: config.http.pool_idle_timeout,
+            max_response_bytes: config.http.max_response_bytes,
+            max_response_header_bytes: config.http.max_response_header_bytes,
+            extra_roots_pem,
+            http2: config.http.http2,
+            http2_keep_alive_interval: config.http.http2_keep_alive_interval,
+            name_servers: config.http.name_servers.clone(),
+            proxy: config.http.proxy.clone(),
+        },
+        Arc::new(policy),
+    )?)
 }
 
 /// How pooled connections are made.

@@ -19,6 +19,7 @@ mod bench_scenes;
 mod circuit;
 mod claim_and_record;
 mod command_line;
+mod costs;
 mod delivery;
 mod dns;
 mod doorbell;

@@ -208,7 +208,8 @@ pub(super) fn cpu_s(pid: u32) -> f64 {
     stat(pid).map_or(0.0, |stat| stat.own_s)
 }
 
-fn tree_cpu_s(root: u32) -> f64 {
+/// Processor seconds of a process, its living children and those that have ended.
+pub(super) fn tree_cpu_s(root: u32) -> f64 {
     let children = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let stat = stat(entry.file_name().to_str()?.parse().ok()?)?;
         (stat.parent == root).then_some(stat.own_s)

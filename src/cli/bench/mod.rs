@@ -13,6 +13,7 @@ mod fan_out;
 mod flatness;
 mod isolation;
 mod latency;
+mod limits;
 mod live;
 mod machine;
 mod meter;
@@ -62,6 +63,9 @@ pub struct Arguments {
     /// Be the sink (used by the benchmark itself)
     #[arg(long, hide = true)]
     sink: bool,
+    /// Be the hand-written loop with so many workers (used by the benchmark itself)
+    #[arg(long, hide = true)]
+    skip_locked: Option<usize>,
     #[command(flatten)]
     throughput: throughput::Options,
     #[command(flatten)]
@@ -78,6 +82,8 @@ pub struct Arguments {
     fan_out: fan_out::Options,
     #[command(flatten)]
     catch_up: catch_up::Options,
+    #[command(flatten)]
+    limits: limits::Options,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +104,8 @@ enum Scenario {
     FanOut,
     /// A storm of retries
     CatchUp,
+    /// What HTTP alone and SQL alone carry, and what other job queues do (--peers)
+    Limits,
     /// All of them
     All,
 }
@@ -112,6 +120,7 @@ async fn measure(scenario: Scenario, stage: &mut Stage, arguments: &Arguments) -
         Scenario::Isolation => isolation::run(stage, arguments).await,
         Scenario::FanOut => fan_out::run(stage, arguments).await,
         Scenario::CatchUp => catch_up::run(stage, arguments).await,
+        Scenario::Limits => limits::run(stage, arguments).await,
         Scenario::All => Ok(Report::default()),
     }
 }
@@ -132,7 +141,11 @@ type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the scenarios.
 pub async fn bench(arguments: &Arguments) -> Exit {
-    let done = if arguments.sink { sink::be_the_sink() } else { run(arguments).await };
+    let done = match arguments.skip_locked {
+        Some(workers) => limits::skip_locked::be_the_loop(workers).await,
+        None if arguments.sink => sink::be_the_sink(),
+        None => run(arguments).await,
+    };
     match done {
         Ok(()) => Exit::Done,
         // PostgreSQL's own errors say "db error" and no more.

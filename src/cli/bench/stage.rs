@@ -25,7 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The database with its schema, and the sink.
 pub(super) struct Stage {
-    url: String,
+    pub(super) url: String,
     listen: bool,
     /// Administrative connection.
     pub(super) client: Client,

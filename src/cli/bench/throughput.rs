@@ -99,11 +99,11 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
 }
 
 #[derive(Clone, Copy)]
-struct Case<'a> {
-    payloads: &'a Payloads,
-    events: u64,
-    subscriptions: u64,
-    relays: usize,
+pub(super) struct Case<'a> {
+    pub(super) payloads: &'a Payloads,
+    pub(super) events: u64,
+    pub(super) subscriptions: u64,
+    pub(super) relays: usize,
 }
 
 struct Delivered {
@@ -131,8 +131,8 @@ impl Case<'_> {
         Ok(row)
     }
 
-    /// A run of which everything but the statements is told.
-    async fn time(self, stage: &Stage, row: &mut Row) -> Result<(), BenchError> {
+    /// A run of which everything but the statements is told, to payloads that are loaded.
+    pub(super) async fn time(self, stage: &Stage, row: &mut Row) -> Result<Used, BenchError> {
         let relays = stage.relays(self.relays).await?;
         stage.hold(true).await?;
         let meter = Meter::start(stage, &[]).await?;
@@ -148,7 +148,7 @@ impl Case<'_> {
         used.add_to(row, deliveries);
         row.add("wal_with_event_bytes", (used.wal_bytes + filled.wal_bytes) / deliveries);
         meter.dead(stage, relays).await?.add_to(row, deliveries);
-        Ok(())
+        Ok(used)
     }
 
     /// A run of its own that counts the statements.
