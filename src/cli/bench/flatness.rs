@@ -29,14 +29,14 @@ const OUTAGE_CHUNK: u64 = 5_000;
 #[command(next_help_heading = "Flatness")]
 #[group(skip)]
 pub(super) struct Options {
-    /// Past deliveries, in millions, by row; 0 is how far two fresh databases differ
-    #[arg(long, value_name = "MILLIONS", value_delimiter = ',', default_values_t = [0.0, 1.0], default_values_if("quick", "true", ["0", "0.01"]))]
+    /// Past deliveries, in millions, by row; 0 is how far two fresh databases differ. Without a value there is none
+    #[arg(long, value_name = "MILLIONS", num_args = 0.., value_delimiter = ',', default_values_t = [0.0, 1.0], default_values_if("quick", "true", ["0", "0.01"]))]
     history: Vec<f64>,
     /// Closed segments that hold half of the past
     #[arg(long, value_name = "N", default_value_t = 28, value_parser = clap::value_parser!(u64).range(..=past::MOST_SEGMENTS))]
     history_segments: u64,
-    /// What somebody holds open, by row
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Held::Snapshot, Held::SnapshotWithId, Held::Writer])]
+    /// What somebody holds open, by row. Without a value nothing
+    #[arg(long, value_enum, num_args = 0.., value_delimiter = ',', default_values_t = [Held::Snapshot, Held::SnapshotWithId, Held::Writer])]
     held: Vec<Held>,
     /// Events that wait in the log when the relay starts after an outage; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 1_000_000, default_value_if("quick", "true", "5000"))]
@@ -218,8 +218,9 @@ impl Scene<'_> {
         if let Some(open) = open {
             // What was inserted meanwhile is delivered, too.
             open.batch_execute("commit").await?;
-            stage.drained(LIMIT).await?;
         }
+        // What has arrived last is recorded before the relay ends.
+        stage.drained(LIMIT).await?;
         drop(relays);
         let deliveries = events as f64;
         world.row.add("relay_cpu_ms", used.relays_s * 1000.0 / deliveries);
@@ -256,7 +257,9 @@ impl Scene<'_> {
         world.row.add("relay_cpu_ms", used.relays_s * 1000.0 / events as f64);
         world.row.add_known("postgres_cpu_ms", used.postgres_s.map(|s| s * 1000.0 / events as f64));
         world.row.add_known("relay_peak_rss_mib", used.peak_rss_mib.first().copied());
-        Ok(Turn { per_s, latency: self.beat(stage).await? })
+        let latency = self.beat(stage).await?;
+        stage.drained(LIMIT).await?;
+        Ok(Turn { per_s, latency })
     }
 
     async fn beat(&self, stage: &Stage) -> Result<Latency, BenchError> {

@@ -39,10 +39,10 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 300)]
     isolation_rate: u64,
     /// Seconds of a phase's beat
-    #[arg(long, value_name = "S", default_value_t = 7.0, default_value_if("quick", "true", "1"))]
+    #[arg(long, value_name = "S", default_value_t = 5.0, default_value_if("quick", "true", "1"))]
     isolation_seconds: f64,
     /// Events for all healthy ones together in a phase's backlog
-    #[arg(long, value_name = "N", default_value_t = 20_000, default_value_if("quick", "true", "1000"))]
+    #[arg(long, value_name = "N", default_value_t = 10_000, default_value_if("quick", "true", "1000"))]
     isolation_events: u64,
 }
 
