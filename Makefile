@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit lint schema bench bench-peers bench-hostile setup
+.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit counts counts-accept lint schema bench bench-peers bench-hostile setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
@@ -15,6 +15,8 @@ help:
 	@echo "make retries  every retry policy, followed attempt by attempt"
 	@echo "make fuzz     random inputs for ten minutes (FUZZ_SECONDS), against oracles, and SQL against Rust"
 	@echo "make audit    dependencies: licences, sources, duplicates, versions taken back, advisories where reachable"
+	@echo "make counts   instructions of the pure parts against benches/instructions.tsv (valgrind)"
+	@echo "make counts-accept  write that table and tests/costs.tsv (statements, buffers and WAL a delivery) anew"
 	@echo "make lint     rustfmt, clippy, and a fresh database: sql/schema.sql, sql/granted.txt, what runs with its owner's rights"
 	@echo "make schema   write sql/schema.sql and sql/granted.txt anew, after a change below sql/"
 	@echo "make bench    throughput, latency, and what a producer pays (release build; ARGS='--quick' or what outboxd bench --help says)"
@@ -64,6 +66,19 @@ fuzz: setup
 # Installs cargo-deny below target/tools where it is missing. OUTBOXD_AUDIT_REQUIRE=1: unreachable is a failure.
 audit:
 	bash tests/audit.sh
+
+# What is counted is built as benches/instructions/profile.toml says, and always in one piece.
+INSTRUCTIONS := CARGO_INCREMENTAL=0 cargo bench --quiet --profile dev --config benches/instructions/profile.toml --bench instructions
+
+counts:
+	bash tests/setup.sh valgrind
+	$(INSTRUCTIONS)
+
+# Look at what it changes before you commit it.
+counts-accept:
+	bash tests/setup.sh valgrind
+	OUTBOXD_WRITE_COUNTS=1 $(INSTRUCTIONS)
+	OUTBOXD_WRITE_COUNTS=1 cargo test --quiet --test it costs::
 
 lint: setup
 	cargo fmt --check

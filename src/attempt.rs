@@ -77,8 +77,11 @@ fn not_sent(reason: String, started_at: SystemTime) -> Attempted {
     }
 }
 
-/// The request, its headers for the log (without signatures), and the ids of the keys that signed.
-fn prepare(
+/// The request, its headers for the log (without signatures), and the ids of the keys that signed. Pure.
+///
+/// # Errors
+/// With a reason for people: the body cannot be made, or no key is left to sign with.
+pub fn prepare(
     endpoint: &Endpoint,
     event: &Event,
     span: Option<TraceContext>,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Sees to it that PostgreSQL's server programs and a C compiler (for ring) are there; installs what is missing.
+# Arguments are programs, of packages of the same name, that are needed besides.
 set -eu
 
 have_postgres() {
@@ -13,6 +14,9 @@ have_postgres || missing+=(postgresql)
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 # The tests of connection pooling run against the real thing.
 command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+for program in "$@"; do
+    command -v "$program" >/dev/null 2>&1 || missing+=("$program")
+done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

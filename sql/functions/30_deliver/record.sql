@@ -103,7 +103,10 @@ begin
                 case when q.cause = 'schedule' and p.max_age is not null
                     then greatest(q.created_at, (select e.deliver_at from outbox.event e where e.event_seq = q.event_seq)) + p.max_age end as give_up_at
             from result r
-            join outbox_relay.queue q on q.subscription_id = r.subscription_id and q.event_seq = r.event_seq and q.epoch = record.epoch
+            -- offset 0: or it is joined by subscription alone, and the event looked for among all that is outstanding
+            cross join lateral (
+                select q.* from outbox_relay.queue q
+                where q.subscription_id = r.subscription_id and q.event_seq = r.event_seq and q.epoch = record.epoch offset 0) q
             join outbox.subscription s on s.subscription_id = r.subscription_id
             join outbox.retry_policy p on p.name = s.retry_policy),
         decided as materialized (

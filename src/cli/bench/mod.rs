@@ -7,13 +7,20 @@
 //! A scenario is a module with `Options` (its sizes, each a flag, with a small value for `--quick`) and a function
 //! `run` from stage and arguments to a [`Report`]; [`Scenario`] and [`measure`] list them.
 
+mod catch_up;
+mod crowd;
+mod fan_out;
+mod flatness;
+mod isolation;
 mod latency;
 mod limits;
 mod live;
 mod machine;
 mod meter;
+mod past;
 mod payloads;
 mod report;
+mod scene;
 mod sink;
 mod stage;
 mod tax;
@@ -21,6 +28,7 @@ mod throughput;
 mod writers;
 
 use super::{Exit, fail};
+use crate::schema::describe;
 use clap::ValueEnum;
 use report::Report;
 use serde_json::Value;
@@ -67,6 +75,14 @@ pub struct Arguments {
     #[command(flatten)]
     tax: tax::Options,
     #[command(flatten)]
+    flatness: flatness::Options,
+    #[command(flatten)]
+    isolation: isolation::Options,
+    #[command(flatten)]
+    fan_out: fan_out::Options,
+    #[command(flatten)]
+    catch_up: catch_up::Options,
+    #[command(flatten)]
     limits: limits::Options,
 }
 
@@ -80,6 +96,14 @@ enum Scenario {
     Latency,
     /// Writers' commits a second, bare and with the outbox
     Tax,
+    /// Throughput and latency with a past, an old snapshot, an open writer, after an outage
+    Flatness,
+    /// What healthy subscriptions feel of bad ones
+    Isolation,
+    /// Many subscriptions, many tenants
+    FanOut,
+    /// A storm of retries
+    CatchUp,
     /// What HTTP alone and SQL alone carry, and what other job queues do (--peers)
     Limits,
     /// All of them
@@ -92,6 +116,10 @@ async fn measure(scenario: Scenario, stage: &mut Stage, arguments: &Arguments) -
         Scenario::Live => live::run(stage, arguments).await,
         Scenario::Latency => latency::run(stage, arguments).await,
         Scenario::Tax => tax::run(stage, arguments).await,
+        Scenario::Flatness => flatness::run(stage, arguments).await,
+        Scenario::Isolation => isolation::run(stage, arguments).await,
+        Scenario::FanOut => fan_out::run(stage, arguments).await,
+        Scenario::CatchUp => catch_up::run(stage, arguments).await,
         Scenario::Limits => limits::run(stage, arguments).await,
         Scenario::All => Ok(Report::default()),
     }
@@ -120,7 +148,8 @@ pub async fn bench(arguments: &Arguments) -> Exit {
     };
     match done {
         Ok(()) => Exit::Done,
-        Err(e) => fail(e),
+        // PostgreSQL's own errors say "db error" and no more.
+        Err(e) => fail(e.downcast_ref().map_or_else(|| e.to_string(), describe)),
     }
 }
 

@@ -108,6 +108,31 @@ impl Stage {
         }
     }
 
+    /// Another database on the same server, called by this one's name and that; with an empty outbox and no sink.
+    pub(super) async fn beside(&self, name: &str) -> Result<Self, BenchError> {
+        let own: String = self.client.query_one("select current_database()", &[]).await?.get(0);
+        let database = format!("{own}_{name}");
+        self.client.batch_execute(&format!("drop database if exists \"{database}\" with (force)")).await?;
+        self.client.batch_execute(&format!("create database \"{database}\"")).await?;
+        let url = with_database(&self.url, &database)?;
+        let client = connect::open_driven(&Config::for_database(&url)?.database.listen_settings()?).await?;
+        let (listen, postmaster) = (self.listen, self.postmaster);
+        let mut stage =
+            Self { url, listen, client, sink: None, postmaster, statements_in: None, fresh: false, _server: None };
+        stage.anew().await?;
+        Ok(stage)
+    }
+
+    /// Drops a database that was made [`beside`](Self::beside) this one, unless the whole server goes away soon.
+    pub(super) async fn drop_beside(&self, other: Self) -> Result<(), BenchError> {
+        if self._server.is_some() {
+            return Ok(());
+        }
+        let database: String = other.client.query_one("select current_database()", &[]).await?.get(0);
+        drop(other);
+        Ok(self.client.batch_execute(&format!("drop database \"{database}\" with (force)")).await?)
+    }
+
     /// The schema of `pg_stat_statements`, if it is loaded and we may set it for a session.
     async fn count_statements(&self) -> Result<Option<String>, BenchError> {
         let loaded = "select current_setting('shared_preload_libraries') ~ 'pg_stat_statements'
@@ -155,7 +180,8 @@ impl Stage {
     }
 
     async fn start_relays(&self, count: usize, counted: bool) -> Result<Vec<Relay>, BenchError> {
-        let expected = self.live_relays().await? + i64::try_from(count)?;
+        let newest = "select coalesce(max(epoch), 0) from outbox_relay.relay";
+        let newest: i32 = self.client.query_one(newest, &[]).await?.get(0);
         let mut relays = vec![];
         for n in 1..=count {
             let mut command = Command::new(std::env::current_exe()?);
@@ -168,7 +194,7 @@ impl Stage {
             relays.push(Relay { process: command.stdin(Stdio::null()).spawn()?, counted });
         }
         let started = Instant::now();
-        while self.live_relays().await? < expected {
+        while self.live_relays(newest).await? < i64::try_from(count)? {
             if started.elapsed() > START_LIMIT {
                 return Err("the relay does not register".into());
             }
@@ -187,9 +213,11 @@ impl Stage {
         }
     }
 
-    async fn live_relays(&self) -> Result<i64, BenchError> {
-        let live = "select count(*) from outbox_relay.relay where epoch in (select outbox_relay.live_epochs())";
-        Ok(self.client.query_one(live, &[]).await?.get(0))
+    /// Those that have registered since that epoch.
+    async fn live_relays(&self, since: i32) -> Result<i64, BenchError> {
+        let live =
+            "select count(*) from outbox_relay.relay where epoch > $1 and epoch in (select outbox_relay.live_epochs())";
+        Ok(self.client.query_one(live, &[&since]).await?.get(0))
     }
 
     /// One subscription to every event for each URL, instead of those there were; their ids.
@@ -289,6 +317,16 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// The same server's other database.
+fn with_database(url: &str, database: &str) -> Result<String, BenchError> {
+    if !url.contains("://") {
+        return Ok(format!("{url} dbname='{database}'"));
+    }
+    let mut url = url::Url::parse(url)?;
+    url.set_path(database);
+    Ok(url.into())
 }
 
 /// A server with default durability. Where contrib is not installed, it counts no statements.

@@ -9,6 +9,7 @@ pub(crate) mod dns;
 pub(crate) mod hostile;
 mod relay;
 mod seat;
+pub(crate) mod sheet;
 mod sink;
 mod tls;
 
@@ -40,7 +41,7 @@ const TEMPLATE: &str = "outbox_template";
 /// How long a test waits for what must happen; reaching it is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The server of this process. It is never dropped: its reaper cleans up when the process is gone.
+/// A server of this process. It is never dropped: its reaper cleans up when the process is gone.
 struct Server {
     throwaway: Throwaway,
     /// Names of databases to drop, in the background.
@@ -48,16 +49,39 @@ struct Server {
 }
 
 static SERVER: OnceLock<Server> = OnceLock::new();
+static COUNTING_SERVER: OnceLock<Server> = OnceLock::new();
 static NEXT_DATABASE: AtomicU32 = AtomicU32::new(1);
 
+/// Nobody keeps these data. Without autovacuum, statistics are gathered when a test says so.
+fn options() -> Options {
+    Options::default().without_durability().set("autovacuum", "off").set("max_wal_size", "4GB")
+}
+
 fn server() -> &'static Server {
-    SERVER.get_or_init(|| {
-        // Nobody keeps these data. Without autovacuum, statistics are gathered when a test says so.
-        let options = Options::default().without_durability().set("autovacuum", "off").set("max_wal_size", "4GB");
+    SERVER.get_or_init(|| Server::start(options(), ""))
+}
+
+/// One that counts what statements take. Not the other: statements of all tests would crowd out those that are counted,
+/// and a database that is dropped makes a checkpoint.
+fn counting_server() -> &'static Server {
+    COUNTING_SERVER.get_or_init(|| {
+        let options = options()
+            .set("shared_preload_libraries", "pg_stat_statements")
+            .set("pg_stat_statements.track", "all")
+            .set("track_functions", "all")
+            .set("checkpoint_timeout", "1h");
+        Server::start(options, "create extension pg_stat_statements")
+    })
+}
+
+impl Server {
+    /// With the template of the tests' databases; `sql` is run in the database `postgres`.
+    fn start(options: Options, sql: &'static str) -> Self {
         let throwaway = Throwaway::start(options).expect("a PostgreSQL server for the tests");
         let (admin, template) = (throwaway.url("postgres"), throwaway.url(TEMPLATE));
         in_own_runtime(async move {
             let (admin, _connection) = connect(&admin).await;
+            admin.batch_execute(sql).await.expect("the set-up of the server");
             admin.batch_execute(&format!("create database {TEMPLATE}")).await.expect("the template database");
             let (mut client, connection) = connect(&template).await;
             schema::migrate(&mut client).await.expect("the schema");
@@ -86,8 +110,8 @@ fn server() -> &'static Server {
                 });
             }
         });
-        Server { throwaway, cleaner }
-    })
+        Self { throwaway, cleaner }
+    }
 }
 
 /// Where the server's programs are, `pg_dump` among them.
@@ -117,27 +141,38 @@ async fn connect(url: &str) -> (Client, JoinHandle<()>) {
 /// A migrated database of one test's own; dropped when the test ends.
 pub(crate) struct Db {
     name: String,
+    server: &'static Server,
 }
 
 impl Db {
     pub(crate) async fn new() -> Self {
-        Self::from_template(TEMPLATE).await
+        Self::from_template(server(), TEMPLATE).await
     }
 
     /// One without the schema.
     pub(crate) async fn empty() -> Self {
-        Self::from_template("template0").await
+        Self::from_template(server(), "template0").await
     }
 
-    async fn from_template(template: &str) -> Self {
+    /// One on the server that counts.
+    pub(crate) async fn counted() -> Self {
+        Self::from_template(counting_server(), TEMPLATE).await
+    }
+
+    async fn from_template(server: &'static Server, template: &str) -> Self {
         let name = format!("t{}", NEXT_DATABASE.fetch_add(1, Ordering::Relaxed));
-        let (admin, _connection) = connect(&server().throwaway.url("postgres")).await;
+        let (admin, _connection) = connect(&server.throwaway.url("postgres")).await;
         admin.batch_execute(&format!("create database {name} template {template}")).await.expect("a database");
-        Self { name }
+        Self { name, server }
     }
 
     pub(crate) fn url(&self) -> String {
-        server().throwaway.url(&self.name)
+        self.server.throwaway.url(&self.name)
+    }
+
+    /// A session in the database `postgres` of the same server.
+    pub(crate) async fn beside(&self) -> Session {
+        Session::at(&self.server.throwaway.url("postgres")).await
     }
 
     /// A plain client, as its owner: superuser.
@@ -182,7 +217,7 @@ impl Db {
 
 impl Drop for Db {
     fn drop(&mut self) {
-        let _ = server().cleaner.send(self.name.clone());
+        let _ = self.server.cleaner.send(self.name.clone());
     }
 }
 

@@ -1,0 +1,208 @@
+//! A retry storm: deliveries by the hundred thousand that have failed once and are all due now, and what others feel of it.
+//!
+//! The receiver is back, and their circuits are closed. Before and after the storm the same subscriptions get as many
+//! deliveries fresh from the log, and another subscription's steady beat goes through all of it.
+
+use super::meter::Meter;
+use super::past;
+use super::payloads::Payloads;
+use super::report::{Report, Row, Table, column, spread_column};
+use super::scene::{Beat, Clock, Latency, Turn, WARM_UP, delivered, log_end};
+use super::stage::{Relay, Stage};
+use super::{Arguments, BenchError};
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+const LIMIT: Duration = Duration::from_secs(600);
+
+#[derive(clap::Args, Clone)]
+#[command(next_help_heading = "Catch-up")]
+#[group(skip)]
+pub(super) struct Options {
+    /// Deliveries that are due
+    #[arg(long, value_name = "N", default_value_t = 200_000, default_value_if("quick", "true", "2000"))]
+    storm: u64,
+    /// Subscriptions among which they are spread
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    storm_subscriptions: u64,
+    /// Deliveries fresh from the log, before and after
+    #[arg(long, value_name = "N", default_value_t = 50_000, default_value_if("quick", "true", "1000"))]
+    storm_fresh: u64,
+    /// Events a second of another subscription
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    storm_rate: u64,
+    /// Seconds of it alone, before and after
+    #[arg(long, value_name = "S", default_value_t = 4.0, default_value_if("quick", "true", "1"))]
+    storm_quiet_seconds: f64,
+}
+
+pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Report, BenchError> {
+    let options = &arguments.catch_up;
+    let clock = Clock::start()?;
+    let payloads = Payloads::of_size(1024);
+    stage.load(&payloads).await?;
+    let scene = Scene { stage, options, clock, payload: payloads.texts[0].1.clone() };
+    scene.subscribe().await?;
+    let what = |kind: &str| json!({ "kind": kind, "subscriptions": options.storm_subscriptions });
+    let mut rows = vec![
+        Row::new("quiet", json!({ "kind": "quiet" })),
+        Row::new("fresh from the log", what("fresh")),
+        Row::new(format!("{} retries due at once", options.storm), what("storm")),
+    ];
+    let [quiet_row, fresh_row, storm_row] = &mut rows[..] else { return Err("three rows".into()) };
+    scene.fail_once().await?;
+    let began = log_end(stage).await?;
+    let relays = stage.relays(1).await?;
+    let meter = Meter::start(stage, &relays).await?;
+    let events = options.storm_fresh / options.storm_subscriptions;
+    for nth in 0..2 {
+        scene.quiet().await?.add_to(quiet_row);
+        let fresh = scene.turn(&relays, Kind::Fresh, events, fresh_row).await?;
+        fresh.add_to(fresh_row);
+        if nth == 0 {
+            let storm =
+                scene.turn(&relays, Kind::Storm, options.storm / options.storm_subscriptions, storm_row).await?;
+            storm.add_to(storm_row);
+        }
+    }
+    if let (Some(storm), Some(fresh), Some(quiet)) =
+        (storm_row.spread("deliveries_per_s"), fresh_row.spread("deliveries_per_s"), quiet_row.spread("p99_ms"))
+    {
+        storm_row.add("deliveries_ratio", storm.median / fresh.median);
+        if let Some(p99) = storm_row.spread("p99_ms") {
+            storm_row.add("p99_ratio", p99.median / quiet.median);
+        }
+    }
+    scene.recorded(began).await?;
+    storm_row.add("delivered_to_all", delivered(stage, began, None).await? as f64);
+    let dead = meter.dead(stage, relays).await?;
+    storm_row.add("dead_history_rows", dead.event + dead.finished + dead.attempt);
+    let columns = vec![
+        spread_column("deliveries_per_s", "deliveries/s", 0),
+        column("deliveries_ratio", "of fresh", 2),
+        column("seconds", "s", 1),
+        column("p50_ms", "others' p50 ms", 2),
+        column("p99_ms", "p99 ms", 2),
+        column("p999_ms", "p99.9 ms", 2),
+        column("p99_ratio", "p99 of quiet", 1),
+        column("relay_cpu_ms", "relay CPU ms", 3),
+        column("postgres_cpu_ms", "PostgreSQL", 3),
+        column("wal_bytes", "WAL bytes", 0),
+        column("dead_history_rows", "dead rows", 0),
+    ];
+    let notes = vec![format!(
+        "deliveries of 1 KiB to {} subscriptions; others: one more subscription's {} events a second, from commit to receipt",
+        options.storm_subscriptions, options.storm_rate
+    )];
+    Ok(Report { tables: vec![Table { name: "rows", heading: "", columns, rows }], notes })
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Fresh,
+    Storm,
+}
+
+struct Scene<'a> {
+    stage: &'a Stage,
+    options: &'a Options,
+    clock: Clock,
+    payload: String,
+}
+
+impl Scene<'_> {
+    /// Those of the storm, which refuse at first, and the one that beats.
+    async fn subscribe(&self) -> Result<(), BenchError> {
+        let count = i64::try_from(self.options.storm_subscriptions)?;
+        // What has failed is not due again while it is being copied.
+        let policy = "insert into outbox.retry_policy (name, delays) values ('bench', '{1h, 1h}')";
+        self.stage.client.batch_execute(policy).await?;
+        self.stage
+            .client
+            .execute(
+                "select outbox.subscribe($1, '{order.*}', name => format('storm-%s', n), retry_policy => 'bench')
+                 from generate_series(1, $2::int8) n",
+                &[&self.clock.refusing_url(), &count],
+            )
+            .await?;
+        let url = self.clock.timed_url();
+        self.stage.client.execute("select outbox.subscribe($1, '{beat}')", &[&url]).await?;
+        Ok(())
+    }
+
+    /// One event that all of the storm's subscriptions refuse: the model of the others. Then they accept.
+    async fn fail_once(&self) -> Result<(), BenchError> {
+        let relays = self.stage.relays(1).await?;
+        self.stage.fill(1).await?;
+        let failed = "select count(*) from outbox_relay.queue where state = 'failed'";
+        let limit = Instant::now() + LIMIT;
+        let wanted = i64::try_from(self.options.storm_subscriptions)?;
+        while self.stage.client.query_one(failed, &[]).await?.get::<_, i64>(0) < wanted {
+            if Instant::now() > limit {
+                return Err("nothing fails".into());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        drop(relays);
+        self.stage.alone().await?;
+        let accept = "update outbox.subscription set url = $1 where starts_with(name, 'storm-')";
+        self.stage.client.execute(accept, &[&self.clock.url()]).await?;
+        Ok(())
+    }
+
+    /// Waits until what has arrived is recorded.
+    async fn recorded(&self, beyond: i64) -> Result<(), BenchError> {
+        let left = "select count(*) from outbox_relay.queue where event_seq > $1";
+        let limit = Instant::now() + LIMIT;
+        while self.stage.client.query_one(left, &[&beyond]).await?.get::<_, i64>(0) > 0 {
+            if Instant::now() > limit {
+                return Err("what has arrived is not recorded".into());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    fn beat<'a>(&'a self, tenants: &'a [String], warm_up: Duration) -> Beat<'a> {
+        Beat { rate: self.options.storm_rate, event_type: "beat", payload: &self.payload, tenants, copies: 1, warm_up }
+    }
+
+    async fn quiet(&self) -> Result<Latency, BenchError> {
+        let (tenants, duration) = (["default".to_owned()], Duration::from_secs_f64(self.options.storm_quiet_seconds));
+        self.beat(&tenants, WARM_UP.min(duration)).last(self.stage, &self.clock, duration).await
+    }
+
+    async fn turn(&self, relays: &[Relay], kind: Kind, events: u64, row: &mut Row) -> Result<Turn, BenchError> {
+        let deliveries = events * self.options.storm_subscriptions;
+        self.stage.hold(true).await?;
+        match kind {
+            Kind::Fresh => {
+                self.stage.fill(events).await?;
+                self.stage.client.batch_execute("checkpoint").await?;
+            }
+            Kind::Storm => past::storm(self.stage, events).await?,
+        }
+        self.clock.reset();
+        let (over, tenants) = (AtomicBool::new(false), ["default".to_owned()]);
+        let beat = self.beat(&tenants, Duration::ZERO);
+        let meter = Meter::start(self.stage, relays).await?;
+        let began = Instant::now();
+        self.stage.hold(false).await?;
+        let caught_up = async {
+            let done = self.clock.wait_for(deliveries, LIMIT).await;
+            over.store(true, Ordering::SeqCst);
+            done
+        };
+        let (latency, done) =
+            tokio::join!(beat.go_on(self.stage, &self.clock, || !over.load(Ordering::SeqCst)), caught_up);
+        let (latency, took) = (latency?, done?.saturating_duration_since(began).as_secs_f64());
+        let used = meter.read(self.stage, relays).await?;
+        row.add("seconds", took);
+        row.add("relay_cpu_ms", used.relays_s * 1000.0 / deliveries as f64);
+        row.add_known("postgres_cpu_ms", used.postgres_s.map(|s| s * 1000.0 / deliveries as f64));
+        row.add("wal_bytes", used.wal_bytes / deliveries as f64);
+        Ok(Turn { per_s: deliveries as f64 / took, latency })
+    }
+}

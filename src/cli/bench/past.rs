@@ -1,0 +1,154 @@
+//! What the relay leaves behind, written by the million: events with their finished deliveries and attempts, or a storm
+//! of deliveries that have failed once and are due.
+//!
+//! Each row is a copy of one that the relay has written in this database just before, with another event in it: what a
+//! past looks like is not told here a second time. What is set-based about it is only the writing.
+
+use super::BenchError;
+use super::scene::log_end;
+use super::stage::Stage;
+use tokio::task::JoinSet;
+
+/// Written in one transaction, as of twenty seconds.
+const CHUNK: u64 = 20_000;
+/// Positions of a segment; see `sql/migrations/V2__log.sql`.
+const SEGMENT_WIDTH: i64 = 10_000_000_000;
+/// As many days back as there are closed segments: `retention` drops what is older than thirty days.
+pub(super) const MOST_SEGMENTS: u64 = 29;
+
+/// What a past event carries: nobody reads it again, so it is small enough for ten million to fit on a disk.
+const PAYLOAD: &str = r#"jsonb_build_object('order', e.n, 'state', 'paid', 'pad', repeat(md5(e.n::text), 8))"#;
+
+/// The newest success of the relay in this database is the model.
+const SUCCEEDED: &str = "
+with model as materialized (
+    select a.*, f.finished_at - f.created_at as took
+    from outbox.attempt a join outbox_relay.finished f using (subscription_id, event_seq)
+    where a.outcome = 'delivered' order by a.event_seq desc limit 1),
+made as (
+    insert into outbox.event (tenant_id, type, payload, occurred_at)
+    select m.tenant_id, m.type, PAYLOAD, now() - make_interval(days => $2::int4, secs => 20 - e.n::float8 / 1000)
+    from outbox.event m join model using (event_seq), generate_series(1, $1::int8) e (n)
+    returning event_seq, event_id, occurred_at),
+kept as (
+    insert into outbox_relay.finished
+    select copy.* from made e, model m join outbox_relay.finished f using (subscription_id, event_seq),
+        jsonb_populate_record(f, jsonb_build_object('event_seq', e.event_seq, 'created_at', e.occurred_at,
+            'finished_at', e.occurred_at + m.took)) copy)
+insert into outbox.attempt
+select copy.* from made e, model m join outbox.attempt a using (subscription_id, event_seq, attempt),
+    jsonb_populate_record(a, jsonb_build_object('event_seq', e.event_seq, 'started_at', e.occurred_at,
+        'request_headers', a.request_headers || jsonb_build_object('webhook-id', e.event_id))) copy";
+
+/// Of each subscription with one failed delivery, that is the model; an event is for all of them.
+const STORM: &str = "
+with model as materialized (
+    select q.subscription_id, q.event_seq from outbox_relay.queue q where q.state = 'failed' and q.attempts = 1),
+made as (
+    insert into outbox.event (tenant_id, type, payload, occurred_at)
+    select m.tenant_id, m.type, PAYLOAD, now() - interval '10 seconds'
+    from (select e.* from outbox.event e where e.event_seq = (select min(event_seq) from model)) m, generate_series(1, $1::int8) e (n)
+    returning event_seq, event_id, occurred_at),
+queued as (
+    insert into outbox_relay.queue
+    select copy.* from made e, outbox_relay.queue q join model using (subscription_id, event_seq),
+        jsonb_populate_record(q, jsonb_build_object('event_seq', e.event_seq, 'created_at', e.occurred_at,
+            'updated_at', e.occurred_at, 'next_attempt_at', e.occurred_at + make_interval(secs => 5 + 5 * random()))) copy)
+insert into outbox.attempt
+select copy.* from made e, outbox.attempt a join model using (subscription_id, event_seq),
+    jsonb_populate_record(a, jsonb_build_object('event_seq', e.event_seq, 'started_at', e.occurred_at,
+        'request_headers', a.request_headers || jsonb_build_object('webhook-id', e.event_id))) copy";
+
+/// The cursor beyond all that is committed, as expand would have left it. Nobody writes meanwhile.
+const CURSOR: &str = "
+insert into outbox_relay.cursor (seen, seen_seq, floor_xact, floor_seq, next_xact, next_seq, head_xact, head_seq)
+select s, e, pg_snapshot_xmin(s), e, pg_snapshot_xmin(s), e, pg_snapshot_xmin(s), e
+from pg_current_snapshot() s, (select last_value - (not is_called)::integer as e from outbox.event_event_seq_seq) l";
+
+/// Writes so many successful deliveries: half of them into closed segments, one for each of the last days, and half into
+/// the current one. No relay runs, and one has delivered something before.
+pub(super) async fn succeeded(stage: &Stage, count: u64, closed_segments: u64) -> Result<(), BenchError> {
+    let closed = if closed_segments == 0 { 0 } else { count / 2 };
+    for n in 0..closed_segments {
+        let days = closed_segments - n;
+        write(stage, SUCCEEDED, closed / closed_segments, days).await?;
+        // Of a past that is too small for that there is no segment to leave.
+        if closed >= closed_segments {
+            begin_segment(stage, i32::try_from(days)?).await?;
+        }
+    }
+    write(stage, SUCCEEDED, count - closed, 0).await?;
+    settle(stage).await
+}
+
+/// Writes so many events, each with a delivery that has failed once and is due for each subscription that has one such
+/// delivery already. No relay leases anything meanwhile.
+pub(super) async fn storm(stage: &Stage, events: u64) -> Result<(), BenchError> {
+    write(stage, STORM, events, 0).await?;
+    settle(stage).await
+}
+
+async fn write(stage: &Stage, sql: &str, count: u64, days: u64) -> Result<(), BenchError> {
+    let sql = sql.replace("PAYLOAD", PAYLOAD);
+    let (mut writers, mut left) = (JoinSet::new(), count);
+    let days = i32::try_from(days)?;
+    let with_days = sql.contains("$2");
+    while left > 0 || !writers.is_empty() {
+        // Two at a time: one waits for the disk while the other computes.
+        if left > 0 && writers.len() < 2 {
+            let (client, sql, chunk) = (stage.connect().await?, sql.clone(), left.min(CHUNK));
+            left -= chunk;
+            writers.spawn(async move {
+                client.batch_execute("set synchronous_commit = off; set jit = off").await?;
+                let chunk = i64::try_from(chunk).unwrap_or(i64::MAX);
+                if with_days {
+                    client.execute(&sql, &[&chunk, &days]).await
+                } else {
+                    client.execute(&sql, &[&chunk]).await
+                }
+            });
+        } else if let Some(written) = writers.join_next().await {
+            written??;
+        }
+    }
+    Ok(())
+}
+
+/// As `outbox_relay.maintain` does it, with the times of a past.
+async fn begin_segment(stage: &Stage, days_ago: i32) -> Result<(), BenchError> {
+    let current = log_end(stage).await? / SEGMENT_WIDTH;
+    stage
+        .client
+        .execute(
+            "select outbox_relay.make_segment($1::int8 + 1)
+             where not exists (select from outbox_relay.segment where segment = $1::int8 + 1)",
+            &[&current],
+        )
+        .await?;
+    stage
+        .client
+        .execute(
+            "select setval('outbox.event_event_seq_seq', ($1::int8 + 1) * $2::int8, false)",
+            &[&current, &SEGMENT_WIDTH],
+        )
+        .await?;
+    stage
+        .client
+        .execute(
+            "update outbox_relay.segment
+             set opened_at = now() - make_interval(days => $2::int4 - (segment - $1::int8)::int4),
+                 closed_at = case when segment = $1::int8 then now() - make_interval(days => $2::int4 - 1) end
+             where segment in ($1::int8, $1::int8 + 1)",
+            &[&current, &days_ago],
+        )
+        .await?;
+    Ok(())
+}
+
+/// What autovacuum would have done by now, and no dirty pages that weigh on what is measured.
+async fn settle(stage: &Stage) -> Result<(), BenchError> {
+    stage.client.batch_execute(CURSOR).await?;
+    stage.client.batch_execute("vacuum (analyze)").await?;
+    stage.client.batch_execute("checkpoint").await?;
+    Ok(())
+}
