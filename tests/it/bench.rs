@@ -122,3 +122,27 @@ async fn tax_has_every_turn_between_two_of_the_bare_table() {
         }
     }
 }
+
+#[tokio::test]
+async fn limits_are_put_together_from_http_and_sql_and_the_hand_written_loop_does_the_same_work() {
+    let sizes = ["--tasks", "200", "--loop-workers", "1,3"];
+    let report = bench(&[&["--scenario", "limits"], &sizes[..]].concat()).await;
+    let limits = report["limits"]["limits"].as_array().expect("rows");
+    let [http, attempt, sql, limit, outboxd] = &limits[..] else { panic!("five rows: {report}") };
+    let per_s = |row| figure(row, "per_s");
+    assert_positive(attempt, &["per_s"]);
+    let combined = 1.0 / (1.0 / per_s(http) + 1.0 / per_s(sql));
+    assert!((per_s(limit) / combined - 1.0).abs() < 0.01, "{report}");
+    assert!((figure(outboxd, "share_of_limit") / (per_s(outboxd) / per_s(limit)) - 1.0).abs() < 0.01, "{report}");
+    assert!(figure(sql, "wal_bytes") > 0.0 && figure(http, "wal_bytes") < figure(sql, "wal_bytes"), "{report}");
+
+    let peers = report["limits"]["peers"].as_array().expect("rows");
+    let [_, one, three] = &peers[..] else { panic!("three rows: {report}") };
+    assert_eq!(
+        (&one["what"], &three["what"]),
+        (&"hand-written loop, 1 worker".into(), &"hand-written loop, 3 workers".into())
+    );
+    for row in [one, three] {
+        assert_positive(row, &["per_s", "wal_bytes", "outboxd_times"]);
+    }
+}

@@ -206,3 +206,31 @@ fn sibling(url: &str, database: &str) -> Result<String, BenchError> {
     url.set_path(database);
     Ok(url.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_not_installed_is_named_with_what_is_missing() {
+        let (program, script) = (Path::new("/proc/self/exe"), Path::new("/nonexistent/main.mjs"));
+        let (label, peer) = Peer::installed("a queue".into(), program, &[script], vec![]);
+        assert_eq!(label, "a queue");
+        assert!(peer.is_err_and(|e| e.starts_with("/nonexistent/main.mjs is not there")));
+        assert!(Peer::installed("a queue".into(), program, &[], vec![]).1.is_ok());
+    }
+
+    #[test]
+    fn a_sibling_differs_in_the_database_alone() {
+        let url = sibling("postgres://me@127.0.0.1:5433/postgres?sslmode=disable", "other").expect("a URL");
+        assert_eq!(url, "postgres://me@127.0.0.1:5433/other?sslmode=disable");
+        assert!(sibling("host=127.0.0.1 dbname=postgres", "other").is_err());
+    }
+
+    #[test]
+    fn payloads_are_an_object_a_line() {
+        let payloads = Payloads { name: String::new(), texts: vec![("a\"b".into(), r#"{"n": 1.50}"#.into()); 2] };
+        let lines = lines(&payloads).expect("lines");
+        assert_eq!(lines, "{\"type\":\"a\\\"b\",\"data\":{\"n\": 1.50}}\n".repeat(2));
+    }
+}
