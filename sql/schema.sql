@@ -1016,9 +1016,13 @@ unexpanded as (
         where e.event_seq > c.seen_seq
           and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)
         union all
-        select e.event_seq, e.tenant_id from pg_snapshot_xip(c.seen) x join outbox.event e on e.xact = x
-        where e.event_seq > c.floor_seq and e.event_seq <= c.seen_seq
-          and not outbox_relay.expanded_before(e.xact, e.event_seq, c.seen, c.target, c.position, c.floor_seq)) u
+        -- Compared as rows, and apart, so that it is a look-up in event_xact_idx: by the primary key it was a walk from
+        -- floor_seq on whenever a transaction was open somewhere in the cluster.
+        select l.event_seq, l.tenant_id from pg_snapshot_xip(c.seen) x
+        cross join lateral (
+            select e.xact, e.event_seq, e.tenant_id from outbox.event e
+            where (e.xact, e.event_seq) > (x, c.floor_seq) and (e.xact, e.event_seq) <= (x, c.seen_seq) offset 0) l
+        where not outbox_relay.expanded_before(l.xact, l.event_seq, c.seen, c.target, c.position, c.floor_seq)) u
     where coalesce(u.tenant_id = any ((select tenants from bound)::text[]), true)),
 first as (
     -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
