@@ -4,15 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-if ! command -v npm >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1; then
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    echo "installing npm"
-    "${as_root[@]}" apt-get update -qq || true
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null || true
-fi
-
 . tests/interop/into.sh
+want_npm
 if command -v npm >/dev/null 2>&1; then
     (into bench/payloads benches/payloads 'npm ci --ignore-scripts') ||
         echo "the real payloads cannot be installed: their rows are left out" >&2

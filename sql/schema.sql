@@ -3978,8 +3978,8 @@ declare
     began_seq     bigint;
     slow_tenants  text[] := '{}';
     bytes_left    bigint := byte_limit;
-    most_bytes    constant bigint := 8::bigint * greatest(outbox_relay.limit_of('max_payload_bytes'), 2000);
-    is_small      boolean;
+    max_bytes     constant integer := outbox_relay.limit_of('max_payload_bytes');
+    stored_bytes  integer;             -- of a payload, unpacked
     needed        bigint;
     fitting       integer;             -- leases of an event that bytes are left for
     beyond_ids    bigint[] := '{}';     -- leased in vain: no bytes left
@@ -4115,10 +4115,10 @@ begin
             continue;
         end if;
         if bytes_left > 0 then
-            -- A small one, unpacked, is soon written, even if it is meant to be vast.
-            is_small := pg_column_size(r.stored #> '{}') <= 2000;
-            r.payload := case when is_small then r.stored::text else outbox_relay.payload_text(r.stored) end;
-            if r.payload is null or is_small and octet_length(r.payload) > most_bytes then
+            -- What payload_text does with a small one, without the call: it is soon written, even if it is meant to be vast.
+            stored_bytes := pg_column_size(r.stored #> '{}');
+            r.payload := case when stored_bytes <= 2000 then r.stored::text else outbox_relay.payload_text(r.stored) end;
+            if r.payload is null or octet_length(r.payload) > 8::bigint * greatest(max_bytes, stored_bytes) then
                 vast := vast || r.event_seq;
                 continue;
             end if;
@@ -4130,7 +4130,7 @@ begin
                 continue;
             end if;
         end if;
-        fitting := greatest(case when bytes_left > 0 then bytes_left / octet_length(r.payload) end, (bytes_left = byte_limit)::integer, 0);
+        fitting := case when bytes_left > 0 then greatest(bytes_left / octet_length(r.payload), (bytes_left = byte_limit)::integer) else 0 end;
         beyond_ids := beyond_ids || r.subscription_ids[fitting + 1:];
         beyond_seqs := beyond_seqs || array_fill(r.event_seq, array[cardinality(r.subscription_ids) - fitting]);
         if fitting > 0 then
@@ -5922,9 +5922,7 @@ begin
             doc := null;
             for m in
                 select r.subscription_id, r.version, r.filter
-                from (select e.type as pattern
-                      union all select '*' where not starts_with(e.type, 'outbox.')
-                      union all select left(e.type, i) || '*' from generate_series(2, length(e.type) - 1) i where substr(e.type, i, 1) = '.') p
+                from outbox_relay.patterns_of(e.type) p (pattern)
                 cross join lateral (select r.* from outbox_relay.route r where r.tenant_id = e.tenant_id and r.pattern = p.pattern offset 0) r
                 where r.filter is not null and r.version <> all (slow_versions) and (e.event_seq, r.subscription_id) > (after_seq, after_id)
                 order by r.subscription_id

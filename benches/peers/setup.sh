@@ -8,15 +8,7 @@ cd "$(dirname "$0")/../.."
 mkdir -p target/peers
 cp benches/peers/peer.mjs target/peers/peer.mjs
 
-if ! command -v npm >/dev/null 2>&1; then
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    if command -v apt-get >/dev/null 2>&1; then
-        echo "installing npm"
-        "${as_root[@]}" apt-get update -qq || true
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null || true
-    fi
-fi
+want_npm
 
 # Both Node peers ask for 22.18 at least; an older system gets one of their own.
 is_new_enough() { node -e 'const [a, b] = process.versions.node.split("."); process.exit(+a > 22 || (+a === 22 && +b >= 19) ? 0 : 1)' 2>/dev/null; }

@@ -12,3 +12,13 @@ into() {
     (cd "$to" && eval "$command" >install.log 2>&1) || { tail -20 "$to/install.log" >&2; exit 1; }
     echo "$sum" >"$to/.made-from"
 }
+
+# Installs npm where it is missing and can be installed; whether it is there afterwards is for the caller to ask.
+want_npm() {
+    local as_root=()
+    if command -v npm >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then return; fi
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    echo "installing npm"
+    "${as_root[@]}" apt-get update -qq || true
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null || true
+}

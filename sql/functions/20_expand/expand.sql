@@ -76,8 +76,8 @@ declare
     began_seq     bigint;
     slow_tenants  text[] := '{}';
     bytes_left    bigint := byte_limit;
-    most_bytes    constant bigint := 8::bigint * greatest(outbox_relay.limit_of('max_payload_bytes'), 2000);
-    is_small      boolean;
+    max_bytes     constant integer := outbox_relay.limit_of('max_payload_bytes');
+    stored_bytes  integer;             -- of a payload, unpacked
     needed        bigint;
     fitting       integer;             -- leases of an event that bytes are left for
     beyond_ids    bigint[] := '{}';     -- leased in vain: no bytes left
@@ -213,10 +213,10 @@ begin
             continue;
         end if;
         if bytes_left > 0 then
-            -- A small one, unpacked, is soon written, even if it is meant to be vast.
-            is_small := pg_column_size(r.stored #> '{}') <= 2000;
-            r.payload := case when is_small then r.stored::text else outbox_relay.payload_text(r.stored) end;
-            if r.payload is null or is_small and octet_length(r.payload) > most_bytes then
+            -- What payload_text does with a small one, without the call: it is soon written, even if it is meant to be vast.
+            stored_bytes := pg_column_size(r.stored #> '{}');
+            r.payload := case when stored_bytes <= 2000 then r.stored::text else outbox_relay.payload_text(r.stored) end;
+            if r.payload is null or octet_length(r.payload) > 8::bigint * greatest(max_bytes, stored_bytes) then
                 vast := vast || r.event_seq;
                 continue;
             end if;
@@ -228,7 +228,7 @@ begin
                 continue;
             end if;
         end if;
-        fitting := greatest(case when bytes_left > 0 then bytes_left / octet_length(r.payload) end, (bytes_left = byte_limit)::integer, 0);
+        fitting := case when bytes_left > 0 then greatest(bytes_left / octet_length(r.payload), (bytes_left = byte_limit)::integer) else 0 end;
         beyond_ids := beyond_ids || r.subscription_ids[fitting + 1:];
         beyond_seqs := beyond_seqs || array_fill(r.event_seq, array[cardinality(r.subscription_ids) - fitting]);
         if fitting > 0 then

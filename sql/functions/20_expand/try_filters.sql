@@ -69,9 +69,7 @@ begin
             doc := null;
             for m in
                 select r.subscription_id, r.version, r.filter
-                from (select e.type as pattern
-                      union all select '*' where not starts_with(e.type, 'outbox.')
-                      union all select left(e.type, i) || '*' from generate_series(2, length(e.type) - 1) i where substr(e.type, i, 1) = '.') p
+                from outbox_relay.patterns_of(e.type) p (pattern)
                 cross join lateral (select r.* from outbox_relay.route r where r.tenant_id = e.tenant_id and r.pattern = p.pattern offset 0) r
                 where r.filter is not null and r.version <> all (slow_versions) and (e.event_seq, r.subscription_id) > (after_seq, after_id)
                 order by r.subscription_id

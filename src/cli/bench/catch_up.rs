@@ -13,7 +13,7 @@ use super::{Arguments, BenchError};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -76,9 +76,9 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         }
     }
     scene.recorded(began).await?;
-    storm_row.add("delivered_to_all", delivered(stage, began, None).await? as f64);
-    let dead = meter.dead(stage, relays).await?;
-    storm_row.add("dead_history_rows", dead.event + dead.finished + dead.attempt);
+    let deliveries = delivered(stage, began, None).await? as f64;
+    storm_row.add("delivered_to_all", deliveries);
+    meter.dead(stage, relays).await?.add_to(storm_row, deliveries);
     let columns = vec![
         spread_column("deliveries_per_s", "deliveries/s", 0),
         column("deliveries_ratio", "of fresh", 2),
@@ -136,15 +136,9 @@ impl Scene<'_> {
     async fn fail_once(&self) -> Result<(), BenchError> {
         let relays = self.stage.relays(1).await?;
         self.stage.fill(1).await?;
-        let failed = "select count(*) from outbox_relay.queue where state = 'failed'";
-        let limit = Instant::now() + LIMIT;
+        let failed = "select count(*) >= $1 from outbox_relay.queue where state = 'failed'";
         let wanted = i64::try_from(self.options.storm_subscriptions)?;
-        while self.stage.client.query_one(failed, &[]).await?.get::<_, i64>(0) < wanted {
-            if Instant::now() > limit {
-                return Err("nothing fails".into());
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
+        self.stage.wait_until(failed, &[&wanted], LIMIT, "nothing fails").await?;
         drop(relays);
         self.stage.alone().await?;
         let accept = "update outbox.subscription set url = $1 where starts_with(name, 'storm-')";
@@ -154,15 +148,8 @@ impl Scene<'_> {
 
     /// Waits until what has arrived is recorded.
     async fn recorded(&self, beyond: i64) -> Result<(), BenchError> {
-        let left = "select count(*) from outbox_relay.queue where event_seq > $1";
-        let limit = Instant::now() + LIMIT;
-        while self.stage.client.query_one(left, &[&beyond]).await?.get::<_, i64>(0) > 0 {
-            if Instant::now() > limit {
-                return Err("what has arrived is not recorded".into());
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        let recorded = "select not exists (select from outbox_relay.queue where event_seq > $1)";
+        self.stage.wait_until(recorded, &[&beyond], LIMIT, "what has arrived is not recorded").await
     }
 
     fn beat<'a>(&'a self, tenants: &'a [String], warm_up: Duration) -> Beat<'a> {
@@ -180,7 +167,7 @@ impl Scene<'_> {
         match kind {
             Kind::Fresh => {
                 self.stage.fill(events).await?;
-                self.stage.client.batch_execute("checkpoint").await?;
+                self.stage.checkpoint().await?;
             }
             Kind::Storm => past::storm(self.stage, events).await?,
         }
@@ -200,9 +187,7 @@ impl Scene<'_> {
         let (latency, took) = (latency?, done?.saturating_duration_since(began).as_secs_f64());
         let used = meter.read(self.stage, relays).await?;
         row.add("seconds", took);
-        row.add("relay_cpu_ms", used.relays_s * 1000.0 / deliveries as f64);
-        row.add_known("postgres_cpu_ms", used.postgres_s.map(|s| s * 1000.0 / deliveries as f64));
-        row.add("wal_bytes", used.wal_bytes / deliveries as f64);
+        used.add_to(row, deliveries as f64);
         Ok(Turn { per_s: deliveries as f64 / took, latency })
     }
 }

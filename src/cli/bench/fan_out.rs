@@ -205,10 +205,7 @@ impl Scene<'_> {
         stage.alone().await?;
         let deliveries = (self.options.tenant_events * self.options.tenant_subscriptions) as f64;
         row.add("cold_deliveries_per_s", cold);
-        row.add("relay_cpu_ms", used.relays_s * 1000.0 / deliveries);
-        row.add_known("postgres_cpu_ms", used.postgres_s.map(|s| s * 1000.0 / deliveries));
-        row.add("wal_bytes", used.wal_bytes / deliveries);
-        row.add_known("relay_peak_rss_mib", used.peak_rss_mib.first().copied());
+        used.add_to(row, deliveries);
         Ok(Turn { per_s, latency })
     }
 
@@ -225,7 +222,7 @@ impl Scene<'_> {
                 &[&prefix, &i64::try_from(tenants)?, &i64::try_from(events)?],
             )
             .await?;
-        stage.client.batch_execute("checkpoint").await?;
+        stage.checkpoint().await?;
         let deliveries = events * self.options.tenant_subscriptions;
         self.clock.reset();
         let began = Instant::now();

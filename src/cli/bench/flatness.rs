@@ -205,7 +205,7 @@ impl Scene<'_> {
         let relays = stage.relays(1).await?;
         stage.hold(true).await?;
         stage.fill(events).await?;
-        stage.client.batch_execute("checkpoint").await?;
+        stage.checkpoint().await?;
         self.clock.reset();
         let meter = Meter::start(stage, &relays).await?;
         let began = Instant::now();
@@ -222,11 +222,7 @@ impl Scene<'_> {
         // What has arrived last is recorded before the relay ends.
         stage.drained(LIMIT).await?;
         drop(relays);
-        let deliveries = events as f64;
-        world.row.add("relay_cpu_ms", used.relays_s * 1000.0 / deliveries);
-        world.row.add_known("postgres_cpu_ms", used.postgres_s.map(|s| s * 1000.0 / deliveries));
-        world.row.add("wal_bytes", used.wal_bytes / deliveries);
-        world.row.add_known("relay_peak_rss_mib", used.peak_rss_mib.first().copied());
+        used.add_to(&mut world.row, events as f64);
         let turn = Turn { per_s, latency };
         if what.is_none() {
             turn.add_to(&mut world.row);
@@ -243,7 +239,7 @@ impl Scene<'_> {
             left -= left.min(OUTAGE_CHUNK);
         }
         stage.client.batch_execute("vacuum (analyze) outbox.event").await?;
-        stage.client.batch_execute("checkpoint").await?;
+        stage.checkpoint().await?;
         self.clock.reset();
         let began = Instant::now();
         let relays = stage.relays(1).await?;
@@ -254,9 +250,7 @@ impl Scene<'_> {
         let used = meter.read(stage, &relays).await?;
         let first = self.clock.first_at().map(|at| at.saturating_duration_since(began).as_secs_f64() * 1000.0);
         world.row.add_known("first_ms", first);
-        world.row.add("relay_cpu_ms", used.relays_s * 1000.0 / events as f64);
-        world.row.add_known("postgres_cpu_ms", used.postgres_s.map(|s| s * 1000.0 / events as f64));
-        world.row.add_known("relay_peak_rss_mib", used.peak_rss_mib.first().copied());
+        used.add_to(&mut world.row, events as f64);
         let latency = self.beat(stage).await?;
         stage.drained(LIMIT).await?;
         Ok(Turn { per_s, latency })
@@ -278,9 +272,9 @@ impl Scene<'_> {
 
 impl World {
     async fn end(mut self, stage: &Stage) -> Result<Row, BenchError> {
-        self.row.add("delivered", delivered(&self.stage, self.began, None).await? as f64);
-        let dead = self.meter.dead(&self.stage, vec![]).await?;
-        self.row.add("dead_history_rows", dead.event + dead.finished + dead.attempt);
+        let deliveries = delivered(&self.stage, self.began, None).await? as f64;
+        self.row.add("delivered", deliveries);
+        self.meter.dead(&self.stage, vec![]).await?.add_to(&mut self.row, deliveries);
         stage.drop_beside(self.stage).await?;
         Ok(self.row)
     }

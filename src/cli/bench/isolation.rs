@@ -16,7 +16,7 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpSocket;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 const LIMIT: Duration = Duration::from_secs(300);
 /// As `relay.max_in_flight` has it: the benchmark's relays would let one subscription have all there is.
@@ -242,7 +242,7 @@ impl Scene<'_> {
                 &[&tenants, &i64::try_from(rounds)?],
             )
             .await?;
-        self.stage.client.batch_execute("checkpoint").await?;
+        self.stage.checkpoint().await?;
         self.clock.reset();
         let began = Instant::now();
         self.stage.hold(false).await?;
@@ -255,13 +255,7 @@ impl Scene<'_> {
         let recorded =
             "select not exists (select from outbox_relay.queue join outbox.subscription using (subscription_id)
              where starts_with(tenant_id, 'healthy-'))";
-        let limit = Instant::now() + LIMIT;
-        while !self.stage.client.query_one(recorded, &[]).await?.get::<_, bool>(0) {
-            if Instant::now() > limit {
-                return Err("what has arrived is not recorded".into());
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+        self.stage.wait_until(recorded, &[], LIMIT, "what has arrived is not recorded").await?;
         drop(relays);
         self.stage.alone().await?;
         // What a relay does that finds another one dead, then what an operator does.

@@ -149,6 +149,5 @@ async fn begin_segment(stage: &Stage, days_ago: i32) -> Result<(), BenchError> {
 async fn settle(stage: &Stage) -> Result<(), BenchError> {
     stage.client.batch_execute(CURSOR).await?;
     stage.client.batch_execute("vacuum (analyze)").await?;
-    stage.client.batch_execute("checkpoint").await?;
-    Ok(())
+    stage.checkpoint().await
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
 /// What the relays are told besides where the database is: what differs from the defaults.
 const RELAY_SETTINGS: [(&str, &str); 4] = [
@@ -82,7 +83,7 @@ impl Stage {
                 (server.url("postgres"), Some(server))
             }
         };
-        let client = connect::open_driven(&Config::for_database(&url)?.database.listen_settings()?).await?;
+        let client = connect(&url).await?;
         let backend: i32 = client.query_one("select pg_backend_pid()", &[]).await?.get(0);
         let mut stage = Self {
             url,
@@ -127,7 +128,7 @@ impl Stage {
         self.client.batch_execute(&format!("drop database if exists \"{database}\" with (force)")).await?;
         self.client.batch_execute(&format!("create database \"{database}\"")).await?;
         let url = with_database(&self.url, &database)?;
-        let client = connect::open_driven(&Config::for_database(&url)?.database.listen_settings()?).await?;
+        let client = connect(&url).await?;
         let (listen, postmaster) = (self.listen, self.postmaster);
         let mut stage =
             Self { url, listen, client, sink: None, postmaster, statements_in: None, fresh: false, _server: None };
@@ -159,7 +160,7 @@ impl Stage {
 
     /// A connection of a writer's own.
     pub(super) async fn connect(&self) -> Result<Client, BenchError> {
-        Ok(connect::open_driven(&Config::for_database(&self.url)?.database.connect_settings()?).await?)
+        connect(&self.url).await
     }
 
     /// The sink; it is started when first asked for.
@@ -207,13 +208,10 @@ impl Stage {
             command.env("OUTBOXD_RELAY__LISTEN", self.listen.to_string());
             relays.push(Relay { process: command.stdin(Stdio::null()).spawn()?, counted });
         }
-        let started = Instant::now();
-        while self.live_relays(newest).await? < i64::try_from(count)? {
-            if started.elapsed() > START_LIMIT {
-                return Err("the relay does not register".into());
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
+        let registered = "select count(*) >= $2 from outbox_relay.relay
+             where epoch > $1 and epoch in (select outbox_relay.live_epochs())";
+        let wanted = i64::try_from(count)?;
+        self.wait_until(registered, &[&newest, &wanted], START_LIMIT, "the relay does not register").await?;
         Ok(relays)
     }
 
@@ -225,13 +223,6 @@ impl Stage {
         } else {
             format!("{} options='-c pg_stat_statements.track=all'", self.url)
         }
-    }
-
-    /// Those that have registered since that epoch.
-    async fn live_relays(&self, since: i32) -> Result<i64, BenchError> {
-        let live =
-            "select count(*) from outbox_relay.relay where epoch > $1 and epoch in (select outbox_relay.live_epochs())";
-        Ok(self.client.query_one(live, &[&since]).await?.get(0))
     }
 
     /// One subscription to every event for each URL, instead of those there were; their ids.
@@ -320,12 +311,23 @@ impl Stage {
 
     /// Waits until no session of ours but this one is left. One that ended has handed in its statistics.
     pub(super) async fn alone(&self) -> Result<(), BenchError> {
-        let others = "select count(*) from pg_stat_activity
+        let others = "select count(*) = 0 from pg_stat_activity
              where datname = current_database() and application_name = current_setting('application_name') and pid <> pg_backend_pid()";
-        let began = Instant::now();
-        while self.client.query_one(others, &[]).await?.get::<_, i64>(0) > 0 {
-            if began.elapsed() > START_LIMIT {
-                return Err("sessions of an earlier run do not end".into());
+        self.wait_until(others, &[], START_LIMIT, "sessions of an earlier run do not end").await
+    }
+
+    /// Waits until a query that returns a boolean says so; after `limit` that is an error in these words.
+    pub(super) async fn wait_until(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+        limit: Duration,
+        otherwise: &'static str,
+    ) -> Result<(), BenchError> {
+        let (query, began) = (self.client.prepare(sql).await?, Instant::now());
+        while !self.client.query_one(&query, parameters).await?.get::<_, bool>(0) {
+            if began.elapsed() > limit {
+                return Err(otherwise.into());
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -333,8 +335,13 @@ impl Stage {
     }
 }
 
+/// A connection of one's own.
+pub(super) async fn connect(url: &str) -> Result<Client, BenchError> {
+    Ok(connect::open_driven(&Config::for_database(url)?.database.connect_settings()?).await?)
+}
+
 /// The same server's other database.
-fn with_database(url: &str, database: &str) -> Result<String, BenchError> {
+pub(super) fn with_database(url: &str, database: &str) -> Result<String, BenchError> {
     if !url.contains("://") {
         return Ok(format!("{url} dbname='{database}'"));
     }

@@ -3,10 +3,8 @@
 
 use super::super::meter::{Meter, tree_cpu_s};
 use super::super::payloads::Payloads;
-use super::super::stage::Stage;
+use super::super::stage::{self, Stage};
 use super::{BenchError, Measured};
-use crate::config::Config;
-use crate::connect;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -154,7 +152,7 @@ impl Running {
             other => return Err(format!("it says {other:?} instead of READY").into()),
         }
         // Nobody is to be measured with the statistics of an empty table.
-        let database = connect::open_driven(&Config::for_database(url)?.database.connect_settings()?).await?;
+        let database = stage::connect(url).await?;
         database.batch_execute("vacuum analyze").await?;
         database.batch_execute("checkpoint").await?;
         drop(database);
@@ -202,9 +200,10 @@ fn lines(payloads: &Payloads) -> Result<String, BenchError> {
 
 /// The URL of another database of the same server.
 fn sibling(url: &str, database: &str) -> Result<String, BenchError> {
-    let mut url = url::Url::parse(url).map_err(|_| "peers need --url as a URL (postgres://…)")?;
-    url.set_path(database);
-    Ok(url.into())
+    if !url.contains("://") {
+        return Err("peers need --url as a URL (postgres://…)".into());
+    }
+    stage::with_database(url, database)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! long as a receiver takes to answer.
 
 use super::super::BenchError;
+use super::super::stage::connect;
 use crate::db::Event;
 use crate::envelope::Envelope;
 use crate::sign::{Key, Message, Profile, Scheme};
@@ -20,7 +21,7 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
 const SCHEMA: &str = "
     create table job (
@@ -112,15 +113,6 @@ pub(in crate::cli::bench) async fn be_the_loop(workers: usize) -> Result<(), Ben
         }
     }
     Ok(())
-}
-
-async fn connect(url: &str) -> Result<Client, BenchError> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(async move {
-        // Its end shows as an error of the client's next call.
-        let _ = connection.await;
-    });
-    Ok(client)
 }
 
 impl Worker {

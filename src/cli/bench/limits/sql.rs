@@ -26,7 +26,7 @@ pub(super) async fn run(stage: &Stage, parts: &Parts, deliveries: u64, batch: i3
     // Its connections are not to outlive this: a relay is measured alone.
     let db = database(&parts.config, &Metrics::default())?;
     stage.fill(deliveries).await?;
-    stage.client.batch_execute("checkpoint").await?;
+    stage.checkpoint().await?;
     let finished = stage.finished().await?;
     let meter = Meter::start(stage, &[]).await?;
     drain(&db, direct.epoch, &sample, batch).await?;
