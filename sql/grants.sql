@@ -9,6 +9,8 @@ grant usage on schema outbox_http to outbox_producer, outbox_operator, outbox_vi
 -- outbox_producer: events in, by any of the two ways. event_seq and xact are not theirs to give.
 grant insert (event_id, tenant_id, type, payload, occurred_at, ordering_key, priority, deliver_at, metadata) on outbox.event to outbox_producer;
 grant usage on sequence outbox.event_event_seq_seq to outbox_producer;
+-- What the trigger on outbox.event asks, as whoever inserts.
+grant execute on function outbox_relay.is_unacceptable to outbox_producer;
 grant execute on function outbox.publish, outbox.published, outbox.assert_published to outbox_producer;
 
 -- outbox_viewer: reads all but secrets and payloads.

@@ -22,9 +22,10 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 185] = files![
+const FILES: [(&str, &str); 186] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
+    "functions/10_produce/is_unacceptable.sql",
     "functions/10_produce/guard_event.sql",
     "functions/10_produce/ring.sql",
     "functions/10_produce/refuse_type.sql",

@@ -191,6 +191,51 @@ async fn what_could_not_be_delivered_is_refused_with_a_code_and_a_hint() {
     assert_eq!(app.one::<i64>("select count(*) from outbox.event").await, 0);
 }
 
+/// What an insert is judged by runs with the rights and settings of whoever inserts, who may own a schema and put it
+/// before `pg_catalog`.
+#[tokio::test]
+async fn no_search_path_turns_what_an_insert_is_judged_by() {
+    let db = Db::new().await;
+    let (app, relay) = (db.session().await, db.session().await);
+    app.run(
+        "create schema evil;
+         do $$
+         declare o record;
+         begin
+             -- all are false, so that nothing is unacceptable and nobody sleeps
+             for o in select distinct oprname as name, oprleft::regtype as l, oprright::regtype as r, oprresult::regtype as result
+                      from pg_operator where oprname in ('!~', '~', '=', '<>', '<', '>', '<=', '>=', '||', '#>', '+') and oprleft <> 0
+                        and oprleft::regtype::text !~ '^any|record' and oprright::regtype::text !~ '^any' loop
+                 execute format('create function evil.%1$I(%2$s, %3$s) returns %4$s language sql as $f$ select %5$s::%4$s $f$;
+                                 create operator evil.%1$s (function = evil.%1$I, leftarg = %2$s, rightarg = %3$s)', o.name, o.l, o.r, o.result,
+                     case when o.result = 'boolean'::regtype then 'false' else 'null' end);
+             end loop;
+         end $$;
+         create function evil.octet_length(text) returns integer language sql return 1;
+         create function evil.pg_column_size(jsonb) returns integer language sql return 1;
+         create function evil.pg_try_advisory_xact_lock_shared(integer, integer) returns boolean language sql return true;
+         create function evil.current_setting(text, boolean) returns text language sql return 'on';
+         create function evil.pg_notify(text, text) returns void language sql as '';
+         grant usage on schema evil to outbox_producer",
+    )
+    .await;
+    relay.run(&format!("select pg_advisory_lock({DOOR})")).await;
+    let mut bell = db.listener("outbox_bell").await;
+    app.run("set role outbox_producer; set standard_conforming_strings = off; set datestyle = 'SQL, DMY'").await;
+    app.run("set search_path = evil, pg_catalog").await;
+    assert!(!app.one::<bool>("select 1 = 1").await, "the schema is in force");
+    for (column, value, sqlstate) in UNACCEPTABLE {
+        let insert = match column {
+            "type" => format!("(type, payload) values ({value}, '{{}}')"),
+            "payload" => format!("(type, payload) values ('a', {value})"),
+            _ => format!("(type, payload, {column}) values ('a', '{{}}', {value})"),
+        };
+        app.refused(&format!("insert into outbox.event {insert}"), sqlstate).await;
+    }
+    app.run("insert into outbox.event (type, payload) values ('a', '{}')").await;
+    assert_eq!(bell.count().await, 1);
+}
+
 #[tokio::test]
 async fn the_edges_of_what_is_acceptable_are_accepted() {
     let db = Db::new().await;

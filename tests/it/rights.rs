@@ -112,13 +112,15 @@ async fn what_runs_with_its_owners_rights_has_a_fixed_search_path_that_ends_in_p
 #[tokio::test]
 async fn no_function_finds_its_names_by_the_search_path_of_its_caller() {
     let db = Db::new().await;
-    // A body of the SQL standard's form was resolved when it was made, and is inlined only without SET.
+    // A body of the SQL standard's form was resolved when it was made, and is inlined only without SET. What each insert
+    // calls names the schema of everything instead: produce::no_search_path_turns_what_an_insert_is_judged_by.
     let loose: Vec<String> = db
         .session()
         .await
         .all(
             "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
              where n.nspname in ('outbox', 'outbox_relay', 'outbox_http') and (p.prosqlbody is null or p.prosecdef)
+               and p.oid <> all (array['outbox_relay.is_unacceptable', 'outbox_relay.ring']::regproc[])
                and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)",
         )
         .await;

@@ -1,17 +1,15 @@
 create or replace function outbox_relay.refuse_event() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
--- Says what is wrong with an event that the trigger's condition found unacceptable.
+-- Says what is wrong with an event that the trigger's condition, outbox_relay.is_unacceptable, is true of.
 --
--- The rules themselves stand in the WHEN of the trigger, where they cost an acceptable row no function
--- call. The limit of the payload is written into the WHEN by outbox_relay.guard_event(). Rejected: CHECK
--- constraints, which can give neither our SQLSTATE nor a hint, and which a restore would run again.
+-- The limit of the payload is written into the trigger by outbox_relay.guard_event().
 -- Security definer because a producer may not read the settings that a message quotes.
 begin
     if new.xact <> pg_current_xact_id() then
         raise exception using errcode = 'OB005', message = 'event.xact was given',
             hint = 'Leave xact out of the insert: its default tells the relay which transaction wrote the row.';
-    elsif new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' or octet_length(new.type) > 255 then
+    elsif new.type !~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$' or octet_length(new.type) > 255 then
         raise exception using errcode = 'OB001',
             message = format('event type %s is not acceptable', quote_literal(left(new.type, 150))),
             hint = 'Use words of letters, digits, _ and - with dots between them, as order.created; 256 bytes with the tenant.';
