@@ -4019,11 +4019,12 @@ begin
     for r in
         with batch as materialized (
             select * from (
-                (select e.* from unnest(c.late) l (xact) cross join lateral (
+                (select e.* from (
+                    select l.event_seq from outbox_relay.late_seqs(c.late, greatest(c.position, c.floor_seq), c.seen_seq, expand.event_limit) l (event_seq)
+                    where c.late <> '{}' order by l.event_seq limit expand.event_limit) l
+                cross join lateral (
                     select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.occurred_at, e.priority, e.deliver_at, e.ordering_key, e.metadata, e.addressed_to
-                    from outbox.event e
-                    where e.xact = l.xact and e.event_seq > greatest(c.position, c.floor_seq) and e.event_seq <= c.seen_seq
-                    order by e.event_seq limit expand.event_limit) e)
+                    from outbox.event e where e.event_seq = l.event_seq offset 0) e)
                 union all
                 (select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.occurred_at, e.priority, e.deliver_at, e.ordering_key, e.metadata, e.addressed_to
                 from outbox.event e
@@ -4463,6 +4464,34 @@ select left(encode(sha256(convert_to(secret, 'UTF8')), 'hex'), 16)
 $$;
 
 COMMENT ON FUNCTION outbox_relay.key_id(secret text) IS 'The id of a secret: the first 16 hex digits of its SHA-256.';
+
+CREATE FUNCTION outbox_relay.late_seqs(xacts xid8[], after_seq bigint, last_seq bigint, event_limit integer) RETURNS SETOF bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- The positions of the events of some transactions, above after_seq and up to last_seq; in order for each transaction,
+-- at most event_limit of each.
+--
+-- Compared as rows and asked for in the order of event_xact_idx, with sorting switched off: by the primary key it is
+-- a walk over all that lies between, and with statistics from when xact had one value the planner prefers that for
+-- "xact = …". The bounds of event_seq are there to leave out the segments beyond them.
+-- Called by expand and try_filters, where transactions committed late.
+begin
+    return query
+    select e.event_seq from unnest(late_seqs.xacts) l (xact) cross join lateral (
+        select e.event_seq from outbox.event e
+        where (e.xact, e.event_seq) > (l.xact, late_seqs.after_seq) and (e.xact, e.event_seq) <= (l.xact, late_seqs.last_seq)
+          and e.event_seq > late_seqs.after_seq and e.event_seq <= late_seqs.last_seq
+        order by e.xact, e.event_seq limit late_seqs.event_limit) e;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.late_seqs(xacts xid8[], after_seq bigint, last_seq bigint, event_limit integer) IS 'The positions of events that committed late, read along event_xact_idx.';
 
 CREATE FUNCTION outbox_relay.latency_bounds_ms() RETURNS double precision[]
     LANGUAGE sql IMMUTABLE
@@ -5927,11 +5956,12 @@ begin
     begin
         for e in
             select * from (
-                (select e.* from unnest(c.late) l (xact) cross join lateral (
+                (select e.* from (
+                    select l.event_seq from outbox_relay.late_seqs(c.late, greatest(c.position, c.floor_seq), c.seen_seq, try_filters.event_limit) l (event_seq)
+                    where c.late <> '{}' order by l.event_seq limit try_filters.event_limit) l
+                cross join lateral (
                     select e.event_seq, e.tenant_id, e.type, e.payload, e.addressed_to
-                    from outbox.event e
-                    where e.xact = l.xact and e.event_seq > greatest(c.position, c.floor_seq) and e.event_seq <= c.seen_seq
-                    order by e.event_seq limit try_filters.event_limit) e)
+                    from outbox.event e where e.event_seq = l.event_seq offset 0) e)
                 union all
                 (select e.event_seq, e.tenant_id, e.type, e.payload, e.addressed_to
                 from outbox.event e
@@ -7624,6 +7654,8 @@ GRANT ALL ON FUNCTION outbox_relay.is_unacceptable(type text, tenant_id text, pa
 REVOKE ALL ON FUNCTION outbox_relay.judge_environment(epoch integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.key_id(secret text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.late_seqs(xacts xid8[], after_seq bigint, last_seq bigint, event_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.latency_bounds_ms() FROM PUBLIC;
 

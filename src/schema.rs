@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 186] = files![
+const FILES: [(&str, &str); 187] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/is_unacceptable.sql",
@@ -36,6 +36,7 @@ const FILES: [(&str, &str); 186] = files![
     "functions/10_produce/published.sql",
     "functions/10_produce/assert_published.sql",
     "functions/20_expand/payload_text.sql",
+    "functions/20_expand/late_seqs.sql",
     "functions/20_expand/begin_trial.sql",
     "functions/20_expand/try_filters.sql",
     "functions/20_expand/take_out.sql",

@@ -68,6 +68,50 @@ async fn a_large_transaction_that_commits_late_is_read_by_index() {
     assert_batches_read_by_index(&app, &relay, 128).await;
 }
 
+/// Statistics of a log that one transaction had written say that looking for a transaction is no use.
+#[tokio::test]
+async fn what_commits_late_is_looked_up_by_its_transaction_whatever_statistics_say() {
+    let db = Db::new().await;
+    let (app, late, open, relay) = (db.session().await, db.session().await, db.session().await, Relay::new(&db).await);
+    app.subscribe("order.*").await;
+    app.run("alter table outbox.event_s0 set (autovacuum_enabled = false)").await;
+    app.insert_many("a", 20_000).await;
+    app.run("vacuum analyze outbox.event").await;
+    let values: f32 =
+        app.one("select n_distinct from pg_stats where tablename = 'event_s0' and attname = 'xact'").await;
+    assert!((values - 1.0).abs() < f32::EPSILON, "one transaction, as far as the planner knows");
+    relay.expand_all(&Expand::queue_only(30_000)).await;
+    for session in [&open, &late] {
+        session.run("begin").await;
+        session.insert("a", "{}").await;
+    }
+    app.insert_many("a", 20_000).await;
+    // More than once, because where new events are looked for follows one call behind.
+    for _ in 0..3 {
+        relay.expand_all(&Expand::queue_only(30_000)).await;
+        app.insert("a", "{}").await;
+    }
+    relay.expand_all(&Expand::queue_only(30_000)).await;
+    late.insert_many("order.late", 10).await;
+    late.run("commit").await;
+
+    relay.session.run("begin").await;
+    let before = reads(&relay.session).await;
+    assert_eq!(relay.expand(&Expand { event_limit: 128, ..Expand::default() }).await.expanded, 11);
+    let after = reads(&relay.session).await;
+    relay.session.run("commit").await;
+    assert_eq!(after.0 - before.0, 0, "it read the whole segment");
+    assert!(after.1 - before.1 <= 400, "it read {} events", after.1 - before.1);
+
+    // The transaction that is still open has been looked for, and its one event cannot be seen.
+    let before = reads(&app).await;
+    app.run("begin").await;
+    assert_eq!(app.one::<i64>("select unexpanded_events from outbox.status()").await, 0);
+    let after = reads(&app).await;
+    app.run("commit").await;
+    assert!(after.1 - before.1 <= 100, "status read {} events", after.1 - before.1);
+}
+
 /// The names of the nodes of a plan, and what they scan.
 async fn plan(session: &Session, query: &str) -> String {
     session.all::<String>(&format!("explain (costs off) {query}")).await.join("\n")

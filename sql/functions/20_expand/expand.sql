@@ -117,11 +117,12 @@ begin
     for r in
         with batch as materialized (
             select * from (
-                (select e.* from unnest(c.late) l (xact) cross join lateral (
+                (select e.* from (
+                    select l.event_seq from outbox_relay.late_seqs(c.late, greatest(c.position, c.floor_seq), c.seen_seq, expand.event_limit) l (event_seq)
+                    where c.late <> '{}' order by l.event_seq limit expand.event_limit) l
+                cross join lateral (
                     select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.occurred_at, e.priority, e.deliver_at, e.ordering_key, e.metadata, e.addressed_to
-                    from outbox.event e
-                    where e.xact = l.xact and e.event_seq > greatest(c.position, c.floor_seq) and e.event_seq <= c.seen_seq
-                    order by e.event_seq limit expand.event_limit) e)
+                    from outbox.event e where e.event_seq = l.event_seq offset 0) e)
                 union all
                 (select e.event_seq, e.event_id, e.tenant_id, e.type, e.payload, e.occurred_at, e.priority, e.deliver_at, e.ordering_key, e.metadata, e.addressed_to
                 from outbox.event e

@@ -51,11 +51,12 @@ begin
     begin
         for e in
             select * from (
-                (select e.* from unnest(c.late) l (xact) cross join lateral (
+                (select e.* from (
+                    select l.event_seq from outbox_relay.late_seqs(c.late, greatest(c.position, c.floor_seq), c.seen_seq, try_filters.event_limit) l (event_seq)
+                    where c.late <> '{}' order by l.event_seq limit try_filters.event_limit) l
+                cross join lateral (
                     select e.event_seq, e.tenant_id, e.type, e.payload, e.addressed_to
-                    from outbox.event e
-                    where e.xact = l.xact and e.event_seq > greatest(c.position, c.floor_seq) and e.event_seq <= c.seen_seq
-                    order by e.event_seq limit try_filters.event_limit) e)
+                    from outbox.event e where e.event_seq = l.event_seq offset 0) e)
                 union all
                 (select e.event_seq, e.tenant_id, e.type, e.payload, e.addressed_to
                 from outbox.event e
