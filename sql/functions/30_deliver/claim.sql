@@ -47,6 +47,7 @@ declare
     held_ids    bigint[];
     probed_ids  bigint[];
     admitted    integer := 0;
+    max_bytes   constant integer := outbox_relay.limit_of('max_payload_bytes');
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -207,9 +208,13 @@ begin
         from (select p.nth, p.id, p.seq, b.bytes, sum(b.bytes) over (order by p.nth) - b.bytes as before
               from unnest(picked.ids, picked.seqs) with ordinality p (id, seq, nth)
               cross join lateral (
-                  select case when pg_column_size(e.payload) < 400 then octet_length(e.payload::text)
-                         else octet_length(outbox_relay.payload_text(e.payload)) end as bytes
-                  from outbox.event e where e.event_seq = p.seq offset 0) b
+                  -- expand's rule: what is small is soon written, even if it is meant to be vast
+                  select case when z.size > 2000 then octet_length(outbox_relay.payload_text(e.payload))
+                         when t.bytes <= 8::bigint * greatest(max_bytes, z.size) then t.bytes end as bytes
+                  from outbox.event e
+                  cross join lateral (select pg_column_size(e.payload #> '{}') as size offset 0) z
+                  cross join lateral (select case when z.size <= 2000 then octet_length(e.payload::text) end as bytes offset 0) t
+                  where e.event_seq = p.seq offset 0) b
               where p.id is not null) w
         where w.bytes is null or w.before > 0 and w.before + w.bytes > byte_limit
     loop
