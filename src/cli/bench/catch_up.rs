@@ -172,6 +172,7 @@ impl Scene<'_> {
             let over = over.clone();
             move || !over.load(Ordering::SeqCst)
         };
+        let connected = self.beat.connect(self.stage).await?;
         let meter = Meter::start(self.stage, relays).await?;
         let began = Instant::now();
         self.stage.hold(false).await?;
@@ -180,7 +181,7 @@ impl Scene<'_> {
             over.store(true, Ordering::SeqCst);
             done
         };
-        let (latency, done) = tokio::join!(self.beat.last_while(self.stage, &self.clock, goes_on), caught_up);
+        let (latency, done) = tokio::join!(self.beat.last_while(connected, &self.clock, goes_on), caught_up);
         let (latency, took) = (latency?, done?.saturating_duration_since(began).as_secs_f64());
         let used = meter.read(self.stage, relays).await?;
         row.add("seconds", took);

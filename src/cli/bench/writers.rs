@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use tokio_postgres::{Client, Statement};
 
 /// Writers that commit as fast as they can until they are stopped.
 pub(super) struct Flood {
@@ -126,46 +127,52 @@ impl Beat {
     ) -> Result<Latency, BenchError> {
         let not_counted = self.events(warm_up);
         let all = not_counted + self.events(lasts).max(1);
-        let mut written = self.write(stage, clock, move |nth| nth < all).await?;
+        let mut written = self.write(self.connect(stage).await?, clock, move |nth| nth < all).await?;
         written.retain(|event| event.nth >= not_counted);
         self.time(clock, &written).await
     }
 
-    /// Goes on while `more` says so, and waits until everything has arrived.
+    /// Goes on while `more` says so, and waits until everything has arrived. The connections are made before what it is to
+    /// accompany begins.
     pub(super) async fn last_while(
         &self,
-        stage: &Stage,
+        connected: Vec<(Client, Statement)>,
         clock: &Clock,
         more: impl Fn() -> bool + Clone + Send + 'static,
     ) -> Result<Latency, BenchError> {
-        let written = self.write(stage, clock, move |_| more()).await?;
+        let written = self.write(connected, clock, move |_| more()).await?;
         self.time(clock, &written).await
     }
 
     /// Goes on for so long; whether it arrives is nobody's concern.
     pub(super) async fn only_write(&self, stage: &Stage, clock: &Clock, lasts: Duration) -> Result<(), BenchError> {
         let all = self.events(lasts);
-        self.write(stage, clock, move |nth| nth < all).await?;
+        self.write(self.connect(stage).await?, clock, move |nth| nth < all).await?;
         Ok(())
+    }
+
+    /// Its connections, with what each of them inserts by.
+    pub(super) async fn connect(&self, stage: &Stage) -> Result<Vec<(Client, Statement)>, BenchError> {
+        let sql = "insert into outbox.event (event_id, tenant_id, type, payload) values ($1, $2, $3, $4::text::jsonb)";
+        let mut connected = vec![];
+        for _ in 0..self.writers {
+            let client = stage.connect().await?;
+            let insert = client.prepare(sql).await?;
+            connected.push((client, insert));
+        }
+        Ok(connected)
     }
 
     /// Writes while there is a next event.
     async fn write(
         &self,
-        stage: &Stage,
+        connected: Vec<(Client, Statement)>,
         clock: &Clock,
         is_next: impl Fn(u64) -> bool + Clone + Send + 'static,
     ) -> Result<Vec<Written>, BenchError> {
-        let sql = "insert into outbox.event (event_id, tenant_id, type, payload) values ($1, $2, $3, $4::text::jsonb)";
-        let mut ready = vec![];
-        for _ in 0..self.writers {
-            let client = stage.connect().await?;
-            let insert = client.prepare(sql).await?;
-            ready.push((client, insert));
-        }
         let (start, next) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let mut writers = JoinSet::new();
-        for (client, insert) in ready {
+        for (client, insert) in connected {
             let (beat, numbers, next, is_next) = (self.clone(), clock.numbers(), next.clone(), is_next.clone());
             writers.spawn(async move {
                 let mut written = vec![];
@@ -198,6 +205,9 @@ impl Beat {
 
     /// Waits until these have arrived; how long it took them.
     async fn time(&self, clock: &Clock, written: &[Written]) -> Result<Latency, BenchError> {
+        if written.is_empty() {
+            return Err("what was to be accompanied was over before the first event of the beat".into());
+        }
         let numbers: Vec<usize> = written.iter().map(|event| event.number).collect();
         let receipts = clock.last_receipts(&numbers, self.copies).await?;
         let ms = |from: fn(&Written) -> Instant| {
