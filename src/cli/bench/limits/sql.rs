@@ -5,7 +5,7 @@ use super::super::meter::Meter;
 use super::super::stage::Stage;
 use super::{BenchError, Measured, Parts};
 use crate::cli::run::database;
-use crate::db::{Db, DbError, Expanded, Finished, Recorded, Room};
+use crate::db::{Db, DbError, Expand, Expanded, Finished, Recorded, Room};
 use crate::metrics::Metrics;
 use crate::wake::{Direct, Identity};
 use std::future::pending;
@@ -44,6 +44,13 @@ async fn drain(db: &Db, epoch: i32, sample: &Finished, events: i32) -> Result<()
     let mut expanding: Option<JoinHandle<Result<Option<Expanded>, DbError>>> = None;
     let mut recording: Option<JoinHandle<Result<Recorded, DbError>>> = None;
     let (mut more, mut under_record) = (true, 0);
+    let call = Expand {
+        events: events.unsigned_abs() as usize,
+        skip_filters: false,
+        slow: Vec::new(),
+        patience: PATIENCE,
+        keep_back: false,
+    };
     loop {
         if recording.is_none() && !results.is_empty() {
             let batch: Vec<_> = results.drain(..results.len().min(RECORD)).collect();
@@ -53,8 +60,8 @@ async fn drain(db: &Db, epoch: i32, sample: &Finished, events: i32) -> Result<()
         }
         if expanding.is_none() && more && results.len() < RECORD {
             let room = room(sample.subscription_id, events, results.len() + under_record);
-            let db = db.clone();
-            expanding = Some(tokio::spawn(async move { db.expand(epoch, events, &room, false, &[], PATIENCE).await }));
+            let (db, call) = (db.clone(), call.clone());
+            expanding = Some(tokio::spawn(async move { db.expand(epoch, &room, &call).await }));
         }
         if expanding.is_none() && recording.is_none() {
             return Ok(());
