@@ -5,7 +5,7 @@ use super::super::meter::Meter;
 use super::super::stage::Stage;
 use super::{BenchError, Measured, Parts};
 use crate::cli::run::database;
-use crate::db::{Db, DbError, Expanded, Finished, Recorded, Room};
+use crate::db::{Db, DbError, Expand, Expanded, Finished, Recorded, Room};
 use crate::metrics::Metrics;
 use crate::wake::{Direct, Identity};
 use std::time::{Duration, SystemTime};
@@ -48,6 +48,13 @@ async fn drain(db: &Db, epoch: i32, sample: &Finished, events: i32) -> Result<()
     let mut results: Vec<Finished> = vec![];
     let mut calls = JoinSet::new();
     let (mut more, mut expanding, mut under_record) = (true, false, 0);
+    let call = Expand {
+        events: events.unsigned_abs() as usize,
+        skip_filters: false,
+        slow: Vec::new(),
+        patience: PATIENCE,
+        keep_back: false,
+    };
     loop {
         if under_record == 0 && !results.is_empty() {
             let batch: Vec<_> = results.drain(..results.len().min(RECORD)).collect();
@@ -58,8 +65,8 @@ async fn drain(db: &Db, epoch: i32, sample: &Finished, events: i32) -> Result<()
         if !expanding && more && results.len() < RECORD {
             expanding = true;
             let room = room(sample.subscription_id, events, results.len() + under_record);
-            let db = db.clone();
-            calls.spawn(async move { Done::Expanded(db.expand(epoch, events, &room, false, &[], PATIENCE).await) });
+            let (db, call) = (db.clone(), call.clone());
+            calls.spawn(async move { Done::Expanded(db.expand(epoch, &room, &call).await) });
         }
         let Some(done) = calls.join_next().await else { return Ok(()) };
         match done? {
