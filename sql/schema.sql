@@ -70,6 +70,7 @@ COMMENT ON TYPE outbox_relay.expansion IS 'A row of what outbox_relay.expand ret
 CREATE FUNCTION outbox.activity(minutes integer DEFAULT 10) RETURNS TABLE(at timestamp with time zone, seconds double precision, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint, attempt_p50_ms double precision, attempt_p95_ms double precision, attempt_p99_ms double precision, commit_p50_ms double precision, commit_p95_ms double precision, commit_p99_ms double precision)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- What all relays did in the last minutes, in 60 equal steps, oldest first, and then the whole span in one row
 -- whose at is null. Counts attempts; commit_… is the time from an event's insert to the first byte of the
@@ -389,6 +390,7 @@ COMMENT ON FUNCTION outbox.define_event_type(type text, description text, schema
 CREATE FUNCTION outbox.explain(event_id uuid, tenant_id text DEFAULT NULL::text) RETURNS TABLE(subscription_id bigint, name text, verdict text, detail text, attempts integer, next_attempt_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- What became of an event, subscription by subscription of its tenant: the state of its delivery, or why
 -- there is none. Judged by what each subscription was when the event was expanded.
@@ -479,6 +481,7 @@ COMMENT ON FUNCTION outbox.hold(reason text) IS 'Stops all sending until outbox.
 CREATE FUNCTION outbox.next_attempts(subscription_id bigint, event_seq bigint) RETURNS SETOF timestamp with time zone
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- When a delivery will be attempted if every attempt fails, without jitter and the attempts' own time: first
 -- when it is due, then as its retry policy says. Nothing if it has ended, is a test that was made, or waits for
@@ -643,6 +646,7 @@ COMMENT ON FUNCTION outbox.published(type text, match jsonpath, tenant_id text) 
 CREATE FUNCTION outbox.relays() RETURNS TABLE(epoch integer, name text, version text, environment text, hold text, alive boolean, leased bigint, started_at timestamp with time zone, ended_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- The relays that live, and those that ended within a day.
 begin
@@ -1001,6 +1005,7 @@ COMMENT ON FUNCTION outbox.skip(subscription_id bigint, event_seq bigint, tenant
 CREATE FUNCTION outbox.status() RETURNS TABLE(log_head bigint, unexpanded_events bigint, pending bigint, leased bigint, failed bigint, dead_letters bigint, oldest_due timestamp with time zone, lag interval, relays bigint, hold text, environment text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- How things stand, in one row. Reads what is outstanding and the index of dead letters, never history.
 -- Who is bound to tenants has the figures of theirs, and no log_head; relays, hold and environment are everybody's.
@@ -1108,6 +1113,7 @@ COMMENT ON FUNCTION outbox.subscribe(url text, event_types text[], tenant_id tex
 CREATE FUNCTION outbox.unaccounted() RETURNS TABLE(event_seq bigint, event_id uuid, subscription_id bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- Events that should have a delivery and have none: always empty.
 --
@@ -4313,6 +4319,7 @@ COMMENT ON FUNCTION outbox_relay.first_of_key(subscription_id bigint, ordering_k
 CREATE FUNCTION outbox_relay.gauges() RETURNS TABLE(log_head bigint, unexpanded_events bigint, pending bigint, leased bigint, failed bigint, dead_letters bigint, relays bigint, on_hold boolean, lag_s double precision, oldest_due_s double precision, segments bigint, closed_segments bigint, stopped_keys bigint, circuits_open bigint, circuits_half_open bigint, disabled bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- What /metrics says of the whole fleet, and /readyz judges by. Called by the daemon at most once a second.
 select s.log_head, s.unexpanded_events, s.pending, s.leased, s.failed, s.dead_letters, s.relays, s.hold is not null,
@@ -4550,6 +4557,7 @@ COMMENT ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) I
 CREATE FUNCTION outbox_relay.maintain() RETURNS TABLE(action text, segment bigint, detail text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- Housekeeping, from one relay at a time about once a minute: makes segments ahead, begins a new one when
 -- the current is old or large enough, drops those past retention, prunes idempotency keys, cancels what
@@ -5796,6 +5804,7 @@ COMMENT ON FUNCTION outbox_relay.secret_counts() IS 'How many secrets stand in w
 CREATE FUNCTION outbox_relay.subscription_gauges() RETURNS TABLE(tenant_id text, subscription_id bigint, delivered bigint, failed bigint, outstanding bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- What /metrics says of each subscription, where the configuration asks for it.
 select s.tenant_id, s.subscription_id, coalesce(h.success_count, 0), coalesce(h.failure_count, 0), coalesce(q.count, 0)
@@ -5861,6 +5870,7 @@ COMMENT ON FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) 
 CREATE FUNCTION outbox_relay.tick(epoch integer) RETURNS TABLE(fenced boolean, hold text, handed_back integer, response_excerpt_bytes integer, allow_insecure_http boolean, circuit_failures bigint, unsealed boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 -- Once a second from every relay: fences the dead, and tells the relay how things stand.
 begin
