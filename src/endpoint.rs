@@ -59,6 +59,8 @@ pub struct Known {
     version: i64,
     /// A secret by reference could not be read, or may have changed since: it is read again then.
     stale_at: Option<Instant>,
+    /// Attempts under way at once, if the subscription names a limit of its own.
+    pub max_in_flight: Option<usize>,
     /// The endpoint, or what is wrong with the subscription.
     pub endpoint: Result<Endpoint, String>,
 }
@@ -137,9 +139,8 @@ impl Endpoints {
             tell_names(db, renamed).await;
         }
         let known = &self.lock().known;
-        let unknown =
-            || Arc::new(Known { version: 0, stale_at: None, endpoint: Err("the subscription is gone".into()) });
-        Ok(leases.iter().map(|l| known.get(&l.subscription_id).cloned().unwrap_or_else(unknown)).collect())
+        let of = |lease: &Lease| known.get(&lease.subscription_id).cloned();
+        Ok(leases.iter().map(|lease| of(lease).unwrap_or_else(|| Arc::new(Known::gone()))).collect())
     }
 
     /// Puts what was loaded into the cache; returns the ids that secrets kept by reference turned out to have. What was
@@ -154,7 +155,7 @@ impl Endpoints {
             known.retain(|id, _| wanted.contains(id));
         }
         for (row, opened) in rows.into_iter().zip(opened) {
-            let (id, version) = (row.subscription_id, row.version);
+            let (id, version, max_in_flight) = (row.subscription_id, row.version, row.max_in_flight);
             let mut keys = row.keys.iter().zip(&opened.keys);
             let unread = keys.any(|(key, opened)| key.is_reference() && opened.is_err())
                 || opened.client.as_ref().is_some_and(Result::is_err);
@@ -162,7 +163,7 @@ impl Endpoints {
             let is_news = known.get(&id).is_none_or(|before| before.version < version);
             let endpoint = self.parse(row, opened, is_news, &mut renamed);
             let stale_at = if is_old { Some(Instant::now()) } else { unread.then(|| Instant::now() + UNREAD) };
-            known.insert(id, Arc::new(Known { version, stale_at, endpoint }));
+            known.insert(id, Arc::new(Known { version, stale_at, max_in_flight, endpoint }));
         }
         renamed
     }
@@ -268,6 +269,12 @@ struct Renamed {
 }
 
 impl Known {
+    /// A subscription that is no longer there.
+    pub fn gone() -> Self {
+        let endpoint = Err("the subscription is gone".into());
+        Self { version: 0, stale_at: None, max_in_flight: None, endpoint }
+    }
+
     fn is_stale(&self) -> bool {
         self.stale_at.is_some_and(|at| Instant::now() >= at)
     }
@@ -363,6 +370,7 @@ mod tests {
             signature_header: None,
             envelope: "standard".into(),
             tls: None,
+            max_in_flight: None,
             timeout: Duration::from_secs(1),
             keys: stored.into_iter().enumerate().map(key).collect(),
         }

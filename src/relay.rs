@@ -13,6 +13,7 @@ mod housekeeping;
 mod lanes;
 mod leasing;
 mod observe;
+mod ready;
 mod session;
 mod slow;
 
@@ -28,6 +29,8 @@ use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
 use housekeeping::Housekept;
 use lanes::Lanes;
+use leasing::Call;
+use ready::Ready;
 use slow::Slow;
 use std::collections::HashMap;
 use std::future::pending;
@@ -39,6 +42,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
+/// Events of the first expand: how many deliveries they lead to is not known yet.
+const FIRST_EXPAND: usize = 64;
 /// Most results recorded in one call.
 const RECORD_LIMIT: usize = 512;
 /// So many results are recorded at once, and fewer after so long.
@@ -123,16 +128,21 @@ pub struct Relay {
     claim_retry: Duration,
     expand_retry: Duration,
 
-    leasing: Option<JoinHandle<Leased>>,
-    leasing_epoch: i32,
+    expand: Option<Call>,
+    claim: Option<Call>,
     /// Events asked of the last expand.
     expanding: usize,
-    leased_at: Instant,
+    expanded_at: Instant,
+    claimed_at: Instant,
     lease_at: Instant,
+    /// Before that an expand keeps nothing back.
+    keep_back_at: Instant,
+    /// Since when expand has kept back all it read.
+    stuck_since: Option<Instant>,
+    ready: Ready,
     attempts: JoinSet<record::Result>,
     /// Bytes of payload in attempts and results.
     held: Arc<AtomicUsize>,
-    in_flight: HashMap<i64, i32>,
     lanes: Lanes,
     /// When the next attempt becomes a slow one.
     lane_change_at: Option<Instant>,
@@ -175,7 +185,7 @@ pub struct Relay {
 enum Happened {
     Heard(Heard),
     Connected(Direct),
-    Leased(Leased),
+    Leased((i32, Leased)),
     Attempted(record::Result),
     Recorded(record::Done),
     Housekept(Housekept),
@@ -195,7 +205,7 @@ impl Relay {
     ) -> Self {
         let (metrics, tracer) = observer;
         let now = Instant::now();
-        let lanes = Lanes::new(settings.concurrency);
+        let (lanes, ready) = (Lanes::new(settings.concurrency), Ready::new(settings.max_in_flight));
         Self {
             settings: Arc::new(settings),
             target: Arc::new(target),
@@ -220,19 +230,22 @@ impl Relay {
             due_left: false,
             prioritised: false,
             fan_out: 1.0,
-            expand_limit: usize::MAX,
+            expand_limit: FIRST_EXPAND,
             slow: Slow::new(),
             expand_at: now,
             claim_retry: RETRY.0,
             expand_retry: RETRY.0,
-            leasing: None,
-            leasing_epoch: 0,
+            expand: None,
+            claim: None,
             expanding: 0,
-            leased_at: now,
+            expanded_at: now,
+            claimed_at: now,
             lease_at: now,
+            keep_back_at: now,
+            stuck_since: None,
+            ready,
             attempts: JoinSet::new(),
             held: Arc::default(),
-            in_flight: HashMap::new(),
             lanes,
             lane_change_at: None,
             claim_began_at: now,
@@ -283,6 +296,7 @@ impl Relay {
                 Happened::Stop => {
                     info!(in_flight = self.attempts.len(), "stopping: waiting for attempts under way");
                     self.drain_until = Some(Instant::now() + self.settings.drain_deadline);
+                    self.give_up_waiting(); // handed back at the end
                     self.keep_or_leave_bell().await;
                 }
                 Happened::Time => {}
@@ -319,7 +333,8 @@ impl Relay {
                 // A panic is a bug; the delivery's lease ends with this epoch, the others go on.
                 Err(e) => { error!(error = %e, "an attempt ended abnormally"); Happened::Time }
             },
-            leased = join(&mut self.leasing) => { self.leasing = None; Happened::Leased(leased) }
+            leased = Call::end(&mut self.expand) => Happened::Leased(leased),
+            leased = Call::end(&mut self.claim) => Happened::Leased(leased),
             housekept = join(&mut self.housekeeping) => { self.housekeeping = None; Happened::Housekept(housekept) }
             direct = join(&mut self.reconnecting) => { self.reconnecting = None; Happened::Connected(direct) }
             heard = async { match &self.direct { Some(direct) => direct.hear().await, None => pending().await } } => Happened::Heard(heard),
@@ -342,17 +357,9 @@ impl Relay {
         if let Some(change_at) = self.lane_change_at {
             at = at.min(change_at);
         }
-        let room = self.room();
-        if self.direct.is_some() && self.leasing.is_none() && (room > 0 || self.prioritised) {
-            let lease_at = self.lease_at(room);
-            if self.log_wanted {
-                at = at.min(lease_at.max(self.expand_at));
-            } else if self.wants_door() {
-                at = at.min(lease_at);
-            }
-            if let Some(due_at) = self.due_at.filter(|_| room > 0) {
-                at = at.min(due_at.max(lease_at).max(self.claim_at));
-            }
+        if self.direct.is_some() {
+            let door_at = self.wants_to_sleep().then_some(self.lease_at);
+            at = [self.expand_time(), self.claim_time(), door_at].into_iter().flatten().fold(at, Instant::min);
         }
         at
     }
@@ -361,6 +368,7 @@ impl Relay {
     async fn start_what_can_be(&mut self) {
         let now = Instant::now();
         self.lane_change_at = self.lanes.change(now);
+        self.start_attempts();
         if self.recording.is_none() && !self.results.is_empty() && now >= self.record_at() {
             self.start_recording();
         }
@@ -378,7 +386,7 @@ impl Relay {
             self.log_wanted = true;
             self.due_at = Some(now);
         }
-        if self.direct.is_some() && self.leasing.is_none() && self.drain_until.is_none() {
+        if self.direct.is_some() && self.drain_until.is_none() {
             self.start_leasing(now).await;
         }
     }
@@ -431,16 +439,33 @@ impl Relay {
         }
     }
 
-    fn start_attempts(&mut self, work: Vec<Work>) {
-        if self.drain_until.is_some() || self.leasing_epoch != self.epoch {
+    /// Takes leases in; those for which there is no place wait.
+    fn take(&mut self, epoch: i32, work: Vec<Work>) {
+        if self.drain_until.is_some() || epoch != self.epoch {
             return; // handed back when the epoch ends
         }
+        *self.unrecorded.entry(epoch).or_default() += work.len();
         for (lease, known) in work {
-            *self.in_flight.entry(lease.subscription_id).or_default() += 1;
-            self.lanes.begin((lease.subscription_id, lease.event_seq), Instant::now());
-            *self.unrecorded.entry(self.epoch).or_default() += 1;
             let held = Held::new(&lease, &self.held);
-            let attempt = Arc::new(Attempt { lease, known, epoch: self.epoch, held });
+            self.ready.push(Arc::new(Attempt { lease, known, epoch, held }));
+        }
+    }
+
+    /// Leases that have not begun: whoever fences this epoch hands them back.
+    fn give_up_waiting(&mut self) {
+        for attempt in self.ready.clear() {
+            if let Some(count) = self.unrecorded.get_mut(&attempt.epoch) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.unrecorded.retain(|_, count| *count > 0);
+    }
+
+    fn start_attempts(&mut self) {
+        while self.lanes.quick_room() > 0
+            && let Some(attempt) = self.ready.begin()
+        {
+            self.lanes.begin((attempt.lease.subscription_id, attempt.lease.event_seq), Instant::now());
             let (sender, tracer, excerpt_bytes) = (self.sender.clone(), self.tracer.clone(), self.excerpt_bytes);
             self.attempts.spawn(async move {
                 let finished = attempt::make(&sender, &tracer, &attempt.lease, &attempt.known, excerpt_bytes).await;
@@ -456,12 +481,7 @@ impl Relay {
         }
         while let Some((attempt, finished)) = next {
             let id = attempt.lease.subscription_id;
-            if let Some(count) = self.in_flight.get_mut(&id) {
-                *count -= 1;
-                if *count == 0 {
-                    self.in_flight.remove(&id);
-                }
-            }
+            self.ready.end(id);
             self.lanes.end((id, attempt.lease.event_seq), finished.latency);
             self.metrics.attempted(&finished, attempt.lease.attempts == 0);
             if record::count(&mut self.health, &finished) == self.circuit_failures {
@@ -470,6 +490,7 @@ impl Relay {
             self.results.push((attempt, finished));
             next = self.attempts.try_join_next().and_then(Result::ok);
         }
+        self.expand_for_room();
     }
 
     fn on_recorded(&mut self, done: record::Done) {
@@ -501,7 +522,8 @@ impl Relay {
             && self.results.is_empty()
             && self.held_up.is_empty()
             && self.recording.is_none()
-            && self.leasing.is_none()
+            && self.expand.is_none()
+            && self.claim.is_none()
     }
 
     /// Gives up what is still under way and hands every lease back.
@@ -517,8 +539,10 @@ impl Relay {
                 self.start_recording();
                 let _ = join(&mut self.recording).await;
             }
-            if let Some(leasing) = self.leasing.take() {
-                let _ = leasing.await;
+            for call in [&mut self.expand, &mut self.claim] {
+                if call.is_some() {
+                    let _ = Call::end(call).await;
+                }
             }
             if let Some(housekeeping) = self.housekeeping.take() {
                 let _ = housekeeping.await.map(|kept| record::put_back(&mut self.health, kept.unwritten));

@@ -59,11 +59,11 @@ comment on index outbox_relay.queue_retry_idx is 'Retries, which keep to their s
 comment on index outbox_relay.queue_leased_key_idx is 'Whether one of an ordering key is under way.';
 comment on index outbox_relay.queue_test_idx is 'Tests, which are sent even while the subscription is paused.';
 
--- What outbox_relay.expand returns: the first thirteen columns are its answer, the rest is what it works with.
+-- What outbox_relay.expand returns: the first fourteen columns are its answer, the rest is what it works with.
 create type outbox_relay.expansion as (
     event_seq bigint, event_id uuid, tenant_id text, type text, payload text, occurred_at timestamptz, traceparent text,
     subscription_ids bigint[], versions bigint[], expanded integer, queued integer, more boolean, prioritised boolean,
-    stored jsonb, batch_end bigint, matched_under pg_snapshot, dead_ids bigint[], dead_seqs bigint[]);
+    kept_back integer, stored jsonb, read_end bigint, batch_end bigint, matched_under pg_snapshot, dead_ids bigint[], dead_seqs bigint[]);
 comment on type outbox_relay.expansion is 'A row of what outbox_relay.expand returns.';
 
 create table outbox.stopped_key (

@@ -12,8 +12,8 @@ mod trial;
 mod watch;
 
 pub use rows::{
-    Cause, Claimed, Event, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, StoredKey, SubscriptionRow,
-    Tick, Trial, Tried,
+    Cause, Claimed, Event, Expand, Expanded, Failed, Finished, HealthDelta, Lease, Recorded, Room, StoredKey,
+    SubscriptionRow, Tick, Trial, Tried,
 };
 
 pub use seat::{Answer, CatalogEntry, Credential, Gauges, Holder, Role, Seat, SubscriptionGauge};
@@ -119,28 +119,19 @@ impl Db {
         Self { pool, tls, timeout, asynchronous, metrics }
     }
 
-    /// Turns the next events of the log into deliveries. `None`: on hold, or fenced. With `skip_filters`
-    /// no filter is evaluated: whoever has one gets a dead letter. So do the subscriptions of `slow`, in these
-    /// versions, and are disabled. After `patience` it is cancelled.
+    /// Turns the next events of the log into deliveries. `None`: on hold, or fenced.
     ///
     /// # Errors
     /// If the database cannot be asked; nothing was expanded then.
-    pub async fn expand(
-        &self,
-        epoch: i32,
-        events: i32,
-        room: &Room,
-        skip_filters: bool,
-        slow: &[i64],
-        patience: Duration,
-    ) -> Result<Option<Expanded>, DbError> {
+    pub async fn expand(&self, epoch: i32, room: &Room, call: &Expand) -> Result<Option<Expanded>, DbError> {
+        let events = i32::try_from(call.events).unwrap_or(i32::MAX);
         let sql = "select event_seq, event_id, tenant_id, type, payload, occurred_at, traceparent, subscription_ids, versions,
-                          expanded, queued, more, prioritised
-                   from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+                          expanded, queued, more, prioritised, kept_back
+                   from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let rows = self
             .query_with_patience(
                 "expand",
-                patience,
+                call.patience,
                 sql,
                 &[
                     (&epoch, Type::INT4),
@@ -149,10 +140,11 @@ impl Db {
                     (&room.max_in_flight, Type::INT4),
                     (&room.busy_ids, Type::INT8_ARRAY),
                     (&room.busy_counts, Type::INT4_ARRAY),
-                    (&skip_filters, Type::BOOL),
+                    (&call.skip_filters, Type::BOOL),
                     (&self.asynchronous, Type::BOOL),
-                    (&slow, Type::INT8_ARRAY),
+                    (&call.slow, Type::INT8_ARRAY),
                     (&room.bytes, Type::INT8),
+                    (&call.keep_back, Type::BOOL),
                 ],
             )
             .await?;
@@ -177,6 +169,7 @@ impl Db {
             queued: summary.get::<_, i32>("queued").unsigned_abs() as usize,
             more: summary.get("more"),
             prioritised: summary.get("prioritised"),
+            kept_back: summary.get::<_, i32>("kept_back").unsigned_abs() as usize,
         }))
     }
 
@@ -299,6 +292,7 @@ impl Db {
                     envelope: row.get("envelope"),
                     tls: row.get("tls"),
                     timeout: Duration::from_millis(u64::from(row.get::<_, i32>("timeout_ms").unsigned_abs())),
+                    max_in_flight: row.get::<_, Option<i32>>("max_in_flight").map(|most| most.unsigned_abs() as usize),
                     keys: keys.map(|((key_id, stored), expires_at)| StoredKey { key_id, stored, expires_at }).collect(),
                 }
             })

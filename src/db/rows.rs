@@ -125,6 +125,21 @@ pub struct Lease {
     pub is_fresh: bool,
 }
 
+/// How to expand.
+#[derive(Clone, Debug)]
+pub struct Expand {
+    /// So many events at most.
+    pub events: usize,
+    /// Evaluate no filter: whoever has one gets a dead letter.
+    pub skip_filters: bool,
+    /// Versions of subscriptions whose filters do not end: they get dead letters, and are disabled.
+    pub slow: Vec<i64>,
+    /// For so long at most; then it is cancelled.
+    pub patience: Duration,
+    /// Leave at the end of the batch what its subscriptions have no room for.
+    pub keep_back: bool,
+}
+
 /// What `outbox_relay.expand` did.
 #[derive(Debug, Default)]
 pub struct Expanded {
@@ -138,6 +153,8 @@ pub struct Expanded {
     pub more: bool,
     /// Whether there is an event in the rest that is not to wait its turn.
     pub prioritised: bool,
+    /// Events read and left in the log, because those who want them have no room of their own.
+    pub kept_back: usize,
 }
 
 /// What `outbox_relay.claim` did.
@@ -266,6 +283,8 @@ pub struct SubscriptionRow {
     pub tls: Option<String>,
     /// The time one attempt may take.
     pub timeout: Duration,
+    /// Attempts under way at once, if it names a limit of its own.
+    pub max_in_flight: Option<usize>,
     /// The live keys, oldest first.
     pub keys: Vec<StoredKey>,
 }

@@ -61,6 +61,7 @@ impl Relay {
         if tick.fenced && housekept.epoch == self.epoch {
             error!(epoch = self.epoch, "this relay was taken for dead; it begins again");
             self.epoch = 0;
+            self.give_up_waiting();
             self.lose_direct();
         }
         if tick.hold != self.hold {

@@ -1,12 +1,14 @@
 //! The relay getting work: how much, when, and what to do with what came.
 
 use super::{RETRY, Relay, TICK, slow};
-use crate::db::Room;
+use crate::db::{Expand, Expanded, Room};
 use crate::lease::{self, Leased};
 use crate::metrics::Wakeup;
 use crate::wake::Direct;
+use std::future::pending;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -20,6 +22,13 @@ const LEASE_PACE: Duration = Duration::from_millis(2);
 /// Events of an expand at least, while there is room: where each leads to hundreds of deliveries, a few events would
 /// fill it, and everybody else's waited in the log for many calls. What does not fit is queued.
 const LEAST_EVENTS: usize = 16;
+/// One more for each so many places is leased ahead, so that no place is empty while the next call is under way. Such a
+/// lease costs its payload; an attempt under way costs about 60 KiB.
+const AHEAD: usize = 4;
+/// An expand finds room for nothing of what it reads: after so long all of that is queued.
+const STUCK: Duration = Duration::from_millis(5);
+/// So long nothing is kept back then: where receivers are slow, others' events would wait too often.
+const KEEP_BACK_PAUSE: Duration = Duration::from_secs(5);
 /// A claim that takes longer than this, and than [`CLAIM_PER_LEASE`] for each lease it brings, is followed by a
 /// pause [`CLAIM_PAUSE`] times as long as what is beyond: it looks through all that fail, and what is new waits for it.
 const CLAIM_FREE: Duration = Duration::from_millis(1);
@@ -27,112 +36,168 @@ const CLAIM_PER_LEASE: Duration = Duration::from_micros(100);
 const CLAIM_PAUSE: u32 = 50;
 const LONGEST_CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
-impl Relay {
-    /// Claims what is due, else expands what is new, else goes to sleep the way `wake` describes.
-    pub(super) async fn start_leasing(&mut self, now: Instant) {
-        let room = self.room();
-        if (room == 0 && !self.prioritised) || now < self.lease_at(room) {
-            return;
+/// An expand or a claim under way, and what of the room is kept for it.
+pub(super) struct Call {
+    pub(super) epoch: i32,
+    leases: usize,
+    bytes: usize,
+    task: JoinHandle<Leased>,
+}
+
+impl Call {
+    /// What it brought, and under which epoch; never, if there is none. Cancel safe.
+    pub(super) async fn end(call: &mut Option<Self>) -> (i32, Leased) {
+        match call {
+            Some(Self { epoch, task, .. }) => {
+                let leased = task.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+                let epoch = *epoch;
+                *call = None;
+                (epoch, leased)
+            }
+            None => pending().await,
         }
-        self.leasing_epoch = self.epoch;
-        let expand_wanted = self.log_wanted && now >= self.expand_at;
-        let claim_wanted = room > 0 && self.due_at.is_some_and(|at| now >= at.max(self.claim_at));
-        // In turns where both are wanted: endpoints that fail always have retries due, and would keep what is
-        // new to everybody else waiting in the log.
-        if claim_wanted && !(expand_wanted && self.claimed_last) {
-            self.claimed_last = true;
-            self.claim_began_at = now;
-            self.due_at = None;
-            if !self.polled {
-                self.metrics.woken(Wakeup::Timer);
-            }
-            let claim_room = self.claim_room(room);
-            self.leasing =
-                Some(tokio::spawn(lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, claim_room)));
-        } else if expand_wanted {
-            self.claimed_last = false;
-            self.log_wanted = false;
-            // What is not to wait its turn lies behind what is: all of it goes to the queue, where claim can choose.
-            let fitting = if self.prioritised { f64::INFINITY } else { (room as f64 / self.fan_out).ceil() };
-            let least = if room * 4 >= self.settings.concurrency { LEAST_EVENTS } else { 1 };
-            let wanted = (fitting as usize).max(least).min(self.settings.batch);
-            if self.slow.is_wanted() {
-                let (events, found) = (self.expanding, slow::find(self.db.clone(), self.epoch, self.expanding));
-                self.leasing = Some(tokio::spawn(async move { Leased::Tried { slow: found.await, events } }));
-                return;
-            }
-            // A batch of one has failed, and no filter was to blame: on with it, whatever its filters would say.
-            let skip_filters = self.expand_limit == 0;
-            self.expanding = self.slow.at_most(wanted.min(self.expand_limit).max(1));
-            let slow = self.slow.begin();
-            let call =
-                lease::Expand { events: self.expanding, skip_filters, patience: self.slow.patience(&slow), slow };
-            self.leasing = Some(tokio::spawn(lease::expand(
-                self.db.clone(),
-                self.endpoints.clone(),
-                self.epoch,
-                self.expand_room(room),
-                call,
-            )));
-        } else if !self.log_wanted && self.wants_door() {
+    }
+}
+
+impl Relay {
+    /// Expands what is new, claims what is due, goes to sleep the way `wake` describes if there is neither.
+    pub(super) async fn start_leasing(&mut self, now: Instant) {
+        // In turns, where there is not room enough for both: endpoints that fail always have retries due, and would
+        // keep what is new to everybody else waiting in the log.
+        if self.claimed_last {
+            self.start_expanding(now);
+            self.start_claiming(now);
+        } else {
+            self.start_claiming(now);
+            self.start_expanding(now);
+        }
+        if self.wants_to_sleep() && now >= self.lease_at {
             self.try_to_sleep(now).await;
         }
     }
 
+    pub(super) fn wants_to_sleep(&self) -> bool {
+        self.expand.is_none() && !self.log_wanted && self.wants_door() && self.room() > 0
+    }
+
+    /// When a claim is to be made, as things stand.
+    pub(super) fn claim_time(&self) -> Option<Instant> {
+        let room = self.room();
+        let due_at = self.due_at.filter(|_| self.claim.is_none() && room > 0)?;
+        Some(due_at.max(self.claim_at).max(self.lease_at(room, self.claimed_at)))
+    }
+
+    /// When an expand is to be made, as things stand.
+    pub(super) fn expand_time(&self) -> Option<Instant> {
+        let room = self.room();
+        let can_be = self.expand.is_none() && self.log_wanted && (room > 0 || self.prioritised);
+        can_be.then(|| self.expand_at.max(self.lease_at(room, self.expanded_at)))
+    }
+
+    fn start_claiming(&mut self, now: Instant) {
+        if self.claim_time().is_none_or(|at| now < at) {
+            return;
+        }
+        self.claimed_last = true;
+        self.claim_began_at = now;
+        self.due_at = None;
+        if !self.polled {
+            self.metrics.woken(Wakeup::Timer);
+        }
+        let room = self.claim_room(self.room());
+        let task = lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, room.clone());
+        self.claim = Some(self.call(&room, task));
+    }
+
+    fn start_expanding(&mut self, now: Instant) {
+        if self.expand_time().is_none_or(|at| now < at) {
+            return;
+        }
+        let room = self.room();
+        self.claimed_last = false;
+        self.log_wanted = false;
+        // What is not to wait its turn lies behind what is: all of it goes to the queue, where claim can choose.
+        let fitting = if self.prioritised { f64::INFINITY } else { (room as f64 / self.fan_out).ceil() };
+        let least = if room * 4 >= self.settings.concurrency { LEAST_EVENTS } else { 1 };
+        let wanted = (fitting as usize).max(least).min(self.settings.batch);
+        if self.slow.is_wanted() {
+            let (events, found) = (self.expanding, slow::find(self.db.clone(), self.epoch, self.expanding));
+            let task = async move { Leased::Tried { slow: found.await, events } };
+            self.expand = Some(self.call(&Room::default(), task));
+            return;
+        }
+        // A batch of one has failed, and no filter was to blame: on with it, whatever its filters would say.
+        let skip_filters = self.expand_limit == 0;
+        let keep_back = !self.prioritised && !self.slow.has_found() && now >= self.keep_back_at;
+        self.expanding = self.slow.at_most(wanted.min(self.expand_limit).max(1));
+        let slow = self.slow.begin();
+        let patience = self.slow.patience(&slow);
+        let call = Expand { events: self.expanding, skip_filters, patience, slow, keep_back };
+        // The slow ones go to the queue, where claim lets them in as there is room for them.
+        let room = self.lease_room(room, false);
+        let task = lease::expand(self.db.clone(), self.endpoints.clone(), self.epoch, room.clone(), call);
+        self.expand = Some(self.call(&room, task));
+    }
+
+    fn call(&self, room: &Room, task: impl Future<Output = Leased> + Send + 'static) -> Call {
+        let (leases, bytes) = (room.leases.unsigned_abs() as usize, usize::try_from(room.bytes).unwrap_or_default());
+        Call { epoch: self.epoch, leases, bytes, task: tokio::spawn(task) }
+    }
+
     /// Nothing is left to do, and the relay is the one that is rung for.
-    pub(super) fn wants_door(&self) -> bool {
+    fn wants_door(&self) -> bool {
         self.hold.is_none() && self.direct.as_ref().is_some_and(|direct| direct.has_bell() && !direct.has_door())
     }
 
-    /// When the next lease call may be made: with little room not right after the last, because each
-    /// costs about a millisecond whatever it brings.
-    pub(super) fn lease_at(&self, room: usize) -> Instant {
-        if room * 8 < self.settings.concurrency {
-            self.lease_at.max(self.leased_at + LEASE_PACE)
-        } else {
-            self.lease_at
-        }
+    /// When the next call may be made after one that ended at `last`: with little room not right after it, because
+    /// each costs about a millisecond whatever it brings.
+    fn lease_at(&self, room: usize, last: Instant) -> Instant {
+        if room * 8 < self.settings.concurrency { self.lease_at.max(last + LEASE_PACE) } else { self.lease_at }
     }
 
-    pub(super) async fn on_leased(&mut self, leased: Leased) {
+    pub(super) async fn on_leased(&mut self, (epoch, leased): (i32, Leased)) {
         let now = Instant::now();
-        (self.leased_at, self.lease_at) = (now, now);
+        self.lease_at = now;
         match leased {
-            Leased::Expanded { work, events, queued, more, prioritised } => {
-                self.prioritised = prioritised;
-                let deliveries = work.len() + queued;
+            Leased::Expanded(work, found) => {
+                self.expanded_at = now;
+                self.prioritised = found.prioritised;
                 self.expand_retry = RETRY.0;
-                self.slow.on_expanded(events, self.expanding, now);
+                self.slow.on_expanded(found.events, self.expanding, now);
                 self.expand_limit = self.expand_limit.max(1).saturating_mul(2);
                 let polled = std::mem::take(&mut self.polled);
-                if events > 0 {
-                    self.metrics.expanded(events);
+                if found.events > 0 {
+                    self.metrics.expanded(found.events);
                     if polled {
                         self.metrics.poll_found_work();
                     }
-                    self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / events as f64).max(0.1);
-                    self.leave_door_if_busy(now, more).await;
+                    let deliveries = work.len() + found.queued;
+                    self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / found.events as f64).max(0.1);
+                    self.leave_door_if_busy(now, found.more).await;
                 }
                 // Without a door to watch, look until nothing is found.
-                self.log_wanted |= more || (events > 0 && !self.direct.as_ref().is_some_and(Direct::has_bell));
-                if queued > 0 {
+                self.log_wanted |=
+                    found.more || (found.events > 0 && !self.direct.as_ref().is_some_and(Direct::has_bell));
+                if found.queued > 0 {
                     self.due_within(Duration::ZERO);
                 }
-                self.start_attempts(work);
-                if more && self.room() == 0 {
+                self.wait_for_room(now, &found, !work.is_empty());
+                self.take(epoch, work);
+                if found.more && self.room() == 0 {
                     self.call_for_help();
                 }
             }
-            Leased::Claimed { work, next_due, more } => {
+            Leased::Claimed(work, found) => {
+                self.claimed_at = now;
                 let leases = u32::try_from(work.len()).unwrap_or(u32::MAX);
                 let beyond = (now - self.claim_began_at).saturating_sub(CLAIM_FREE + CLAIM_PER_LEASE * leases);
                 self.claim_at = now + (beyond * CLAIM_PAUSE).min(LONGEST_CLAIM_PAUSE);
                 self.claim_retry = RETRY.0;
-                self.due_left = more;
-                if let Some(next_due) = next_due {
+                self.due_left = found.more;
+                if let Some(next_due) = found.next_due {
                     self.due_within(next_due);
                 }
-                self.start_attempts(work);
+                self.take(epoch, work);
             }
             Leased::Refused => {
                 // On hold or fenced; the tick says which. Do not ask again before it has.
@@ -141,8 +206,8 @@ impl Relay {
             }
             Leased::ExpandFailed(error) => {
                 warn!(%error, retry_ms = self.expand_retry.as_millis() as u64, "the log could not be expanded");
-                self.doubt_after(&error).await;
-                self.log_wanted = true;
+                self.doubt_after(&error, epoch).await;
+                (self.log_wanted, self.stuck_since) = (true, None);
                 if error.was_too_slow() {
                     if self.slow.on_expand_too_slow() {
                         self.expand_less();
@@ -165,7 +230,7 @@ impl Relay {
             }
             Leased::ClaimFailed(error) => {
                 warn!(%error, retry_ms = self.claim_retry.as_millis() as u64, "nothing could be claimed");
-                self.doubt_after(&error).await;
+                self.doubt_after(&error, epoch).await;
                 self.due_within(self.claim_retry);
                 self.claim_retry = (self.claim_retry * 2).min(RETRY.1);
             }
@@ -177,23 +242,58 @@ impl Relay {
         self.expand_limit = if self.expanding == 1 { 0 } else { (self.expanding / EXPAND_SHRINK).max(1) };
     }
 
-    /// Bytes of payload that may be taken in now.
-    fn bytes_left(&self) -> usize {
-        self.settings.max_payload_bytes_held.saturating_sub(self.held.load(Ordering::Relaxed))
+    /// After an expand that kept something back: asks for less, and waits for attempts to end. Where none does, what
+    /// lies behind must not wait: for a while nothing is kept back.
+    fn wait_for_room(&mut self, now: Instant, found: &Expanded, has_brought: bool) {
+        if found.kept_back == 0 || has_brought {
+            self.stuck_since = None;
+        }
+        if found.kept_back == 0 {
+            return;
+        }
+        self.expand_limit = (2 * found.events).max(LEAST_EVENTS);
+        if has_brought {
+            self.expand_at = now + LEASE_PACE;
+        } else if now >= *self.stuck_since.get_or_insert(now) + STUCK {
+            self.stuck_since = None;
+            self.keep_back_at = now + KEEP_BACK_PAUSE;
+        } else {
+            self.expand_at = now + STUCK;
+        }
     }
 
-    /// Leases that may be taken now.
+    /// An attempt has ended.
+    pub(super) fn expand_for_room(&mut self) {
+        if self.stuck_since.is_some() {
+            self.expand_at = self.expand_at.min(Instant::now() + LEASE_PACE);
+        }
+    }
+
+    /// Of what is held at most, this much may be taken in by one call: so that another has its share.
+    fn share(whole: usize) -> usize {
+        whole.div_ceil(2)
+    }
+
+    /// Bytes of payload that may be taken in now.
+    fn bytes_left(&self) -> usize {
+        let kept = self.calls().map(|call| call.bytes).sum::<usize>() + self.held.load(Ordering::Relaxed);
+        let whole = self.settings.max_payload_bytes_held;
+        whole.saturating_sub(kept).min(Self::share(whole)).min(MAX_CALL_BYTES)
+    }
+
+    fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.expand.iter().chain(&self.claim)
+    }
+
+    /// Leases that one call may take now: some more than there are places for.
     pub(super) fn room(&self) -> usize {
         let unrecorded = self.results.len() + self.recording_count + self.held_up.len();
         if !self.has_ticked || self.bytes_left() == 0 || unrecorded > 2 * self.settings.concurrency {
             return 0;
         }
-        self.lanes.quick_room()
-    }
-
-    /// For expand: the slow ones go to the queue, where claim lets them in as there is room for them.
-    fn expand_room(&self, room: usize) -> Room {
-        self.lease_room(room, false)
+        let kept = self.calls().map(|call| call.leases).sum::<usize>() + self.ready.len();
+        let room = self.lanes.quick_room() + self.settings.concurrency / AHEAD;
+        room.saturating_sub(kept).min(Self::share(self.settings.concurrency))
     }
 
     /// For claim: as many as either lane has room for. With little room for slow ones in turns without them, and with
@@ -208,7 +308,7 @@ impl Relay {
     }
 
     fn lease_room(&self, room: usize, with_slow: bool) -> Room {
-        let busy = self.in_flight.iter().map(|(id, count)| (*id, *count));
+        let busy = self.ready.leased();
         let (busy_ids, busy_counts) = if with_slow {
             busy.unzip()
         } else {
@@ -220,7 +320,7 @@ impl Relay {
             max_in_flight: i32::try_from(self.settings.max_in_flight).unwrap_or(i32::MAX),
             busy_ids,
             busy_counts,
-            bytes: i64::try_from(self.bytes_left().min(MAX_CALL_BYTES)).unwrap_or(i64::MAX),
+            bytes: i64::try_from(self.bytes_left()).unwrap_or(i64::MAX),
         }
     }
 }

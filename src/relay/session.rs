@@ -67,8 +67,8 @@ impl Relay {
     }
 
     /// A call that may have been committed though its answer was lost left leases that nobody here knows.
-    pub(super) async fn doubt_after(&mut self, error: &DbError) {
-        if error.leaves_doubt() && self.leasing_epoch == self.epoch {
+    pub(super) async fn doubt_after(&mut self, error: &DbError, epoch: i32) {
+        if error.leaves_doubt() && epoch == self.epoch {
             self.doubted = Some(self.epoch);
             self.retire_doubted().await;
         }

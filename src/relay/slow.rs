@@ -38,6 +38,11 @@ impl Slow {
         self.wanted
     }
 
+    /// Whether there are filters to be given up.
+    pub(super) fn has_found(&self) -> bool {
+        !self.found.is_empty()
+    }
+
     /// Events of the next expand: none that one of those found is to be told of together with others.
     pub(super) fn at_most(&self, wanted: usize) -> usize {
         self.found.first().map_or(wanted, |(_, before)| wanted.min((*before).max(1)))

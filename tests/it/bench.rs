@@ -82,6 +82,25 @@ async fn on_a_server_of_its_own_it_counts_statements_and_leaves_out_what_it_has_
 }
 
 #[tokio::test]
+async fn a_scenario_that_fails_says_why_and_the_others_keep_their_figures() {
+    let db = Db::new().await;
+    let url = db.url();
+    let sizes = ["--rates", "100", "--latency-seconds", "0.2", "--storm-subscriptions", "1001"];
+    let arguments = ["bench", "--quick", "--json", "--url", &url, "--scenario", "latency,catch-up"];
+    let output = Outboxd::new(&[&arguments[..], &sizes[..]].concat()).output().await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.complained.contains("catch-up: tenant 'default' has 1000 subscriptions"), "{output:?}");
+    let report: Value = serde_json::from_str(&output.printed).expect("one JSON object");
+    assert!(report["catch-up"]["error"].as_str().is_some_and(|why| why.contains("max_subscriptions_per_tenant")));
+    assert_eq!(figure(&rows(&report["latency"])[0], "events"), 20.0);
+
+    let configuration = &report["configuration"];
+    assert_eq!(configuration["runs"], 1);
+    assert_eq!(configuration["latency"]["latency_seconds"], 0.2);
+    assert!(!output.printed.contains(&url), "it may hold a password");
+}
+
+#[tokio::test]
 async fn live_and_latency_account_for_every_event_that_was_committed() {
     let db = Db::new().await;
     let sizes = ["--live-writers", "3", "--rates", "100", "--latency-seconds", "0.3"];

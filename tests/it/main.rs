@@ -1,6 +1,6 @@
 //! One integration binary on a real PostgreSQL: each test has its own database, cloned from a template.
 //!
-//! In the order an event meets them: `produce`, `published`, `expand` (and `expand_plans`), `claim_and_record`; the policies
+//! In the order an event meets them: `produce`, `published`, `expand` (and `plans`), `claim_and_record`; the policies
 //! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`, `rights`, `tenants`, `tenant_escapes`, `audit`.
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `egress`, `tls`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
@@ -25,7 +25,6 @@ mod dns;
 mod doorbell;
 mod egress;
 mod expand;
-mod expand_plans;
 mod filters;
 mod hostile;
 mod hostile_inputs;
@@ -41,6 +40,7 @@ mod operate;
 mod operational;
 mod ordered;
 mod pace;
+mod plans;
 mod pooler;
 mod priority;
 mod produce;

@@ -209,9 +209,9 @@ async fn a_slow_receiver_at_its_own_cap_is_no_stall_of_the_relay() {
     let (_db, app, seat) = stage(&[("OUTBOXD_ADMIN__READY_LAG", "300ms")]).await;
     let sink = Sink::accepting().await;
     sink.close_gate();
-    app.endpoint(&sink.url("/in"), "max_in_flight => 1").await;
+    let endpoint = app.endpoint(&sink.url("/in"), "max_in_flight => 1").await;
     app.insert_many("a", 5).await;
-    sink.wait_for_waiting(1).await;
+    app.wait_for_state(endpoint.id, "pending", 4).await;
     app.run("update outbox_relay.queue set next_attempt_at = now() - interval '1 hour' where state = 'pending'").await;
     tokio::time::sleep(Duration::from_millis(1200)).await; // past what the daemon remembers of its last look
     assert_eq!(seat.send("GET", "/readyz", &[], "").await.status, 200);

@@ -213,7 +213,7 @@ async fn survives_a_cut_at(text: &'static str) {
     // More than there is room for: two are leased as they are expanded, and the rest wait to be claimed.
     sink.close_gate();
     session.insert_many("order.created", 7).await;
-    sink.wait_for_waiting(2).await;
+    session.wait_for_state(endpoint.id, "pending", 5).await;
     session
         .run(&format!(
             "update outbox.subscription set description = 'a new version' where subscription_id = {}",

@@ -1,8 +1,10 @@
 drop function if exists outbox_relay.expand(integer, integer, integer, integer, bigint[], integer[], boolean, boolean, bigint[], bigint);
+drop function if exists outbox_relay.expand(integer, integer, integer, integer, bigint[], integer[], boolean, boolean, bigint[], bigint, boolean);
 create or replace function outbox_relay.expand(
     epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer,
     busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean,
-    slow_versions bigint[] default '{}', byte_limit bigint default 67108864)
+    slow_versions bigint[] default '{}', byte_limit bigint default 67108864,
+    keep_back boolean default false)
 returns setof outbox_relay.expansion
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -39,6 +41,11 @@ as $$
 -- due now or at deliver_at. Not a row is written for an event that nobody wants. Of one subscription the
 -- higher priority is leased first; prioritised says that beyond this batch there is an event that is not to
 -- wait its turn, so that the relay goes on expanding even without room and claim can choose.
+--
+-- With keep_back the batch ends at its last event that leads anywhere: what is behind, and wanted only by
+-- subscriptions that have no room of their own left, stays in the log and is read again (kept_back counts it). A
+-- delivery that is queued costs an update, an index entry and a claim more than one that is born leased. The
+-- relay gives this up where room does not come soon: others' events may lie behind.
 --
 -- Some deliveries are never born leased. With a rate limit or a circuit that is not closed, claim decides.
 -- For an ordered subscription: of one key in this batch all but the first are parked (next_attempt_at
@@ -79,6 +86,7 @@ declare
     max_bytes     constant integer := outbox_relay.limit_of('max_payload_bytes');
     stored_bytes  integer;             -- of a payload, unpacked
     needed        bigint;
+    filled        boolean;             -- there was more than event_limit
     fitting       integer;             -- leases of an event that bytes are left for
     beyond_ids    bigint[] := '{}';     -- leased in vain: no bytes left
     beyond_seqs   bigint[] := '{}';
@@ -183,9 +191,15 @@ begin
                 <= coalesce(j.max_in_flight, expand.default_max_in_flight) - coalesce(b.count, 0) as fits
             from judged j
             left join unnest(expand.busy_subscription_ids, expand.busy_counts) b (subscription_id, count) using (subscription_id)),
+        ended as materialized (
+            select case when expand.keep_back then (
+                       select max(b.event_seq) from batch b
+                       where b.event_seq not in (select f.event_seq from fitting f group by f.event_seq having bool_and(f.may_lease and not f.fits)))
+                   else (select max(b.event_seq) from batch b) end as at),
         placed as materialized (
             select f.*, f.fits and row_number() over (partition by f.fits order by f.priority desc, f.event_seq) <= expand.lease_limit as leased
-            from fitting f),
+            from fitting f
+            where not expand.keep_back or f.event_seq <= (select d.at from ended d)),
         born as (
             insert into outbox_relay.queue (subscription_id, event_seq, priority, state, epoch, next_attempt_at, ordering_key)
             select subscription_id, event_seq, priority, case when leased then 'leased' else 'pending' end,
@@ -198,16 +212,19 @@ begin
             from placed where undecided
             returning subscription_id, event_seq)
         (select b.event_seq, b.event_id, b.tenant_id, b.type, null, b.occurred_at, b.metadata ->> 'traceparent', l.subscription_ids, l.versions,
-               null, null, null, null, b.payload, null::bigint, null::pg_snapshot, null::bigint[], null::bigint[]
+               null, null, null, null, null, b.payload, null::bigint, null::bigint, null::pg_snapshot, null::bigint[], null::bigint[]
         from batch b
         join (select event_seq, array_agg(subscription_id) as subscription_ids, array_agg(version) as versions
               from placed where leased group by event_seq) l using (event_seq)
         order by b.priority desc, b.event_seq)
         union all
         select null, null, null, null, null, null, null, null, null,
-               (select count(*) from batch), (select count(*) from placed where not leased and not undecided and not shut and not parked),
-               null, null, null, (select max(event_seq) from batch), pg_current_snapshot(),
+               t.expanded, (select count(*)::integer from placed where not leased and not undecided and not shut and not parked),
+               null, t.prioritised, t.read - t.expanded, null, t.read_end, t.batch_end, pg_current_snapshot(),
                (select array_agg(subscription_id) from given_up), (select array_agg(event_seq) from given_up)
+        from (select count(*) filter (where b.event_seq <= d.at)::integer as expanded, count(*)::integer as read, max(b.event_seq) as read_end,
+                     max(d.at) as batch_end, coalesce(bool_or(b.priority <> 0 and b.event_seq > coalesce(d.at, 0)), false) as prioritised
+              from ended d cross join batch b) t
     loop
         if r.event_seq is null then
             summary := r;
@@ -249,7 +266,7 @@ begin
     if beyond_ids <> '{}' then
         update outbox_relay.queue q set state = 'pending', epoch = null, next_attempt_at = now()
         from unnest(beyond_ids, beyond_seqs) b (subscription_id, event_seq)
-        where q.subscription_id = b.subscription_id and q.event_seq = b.event_seq;
+        where q.subscription_id = any (array[b.subscription_id]) and q.event_seq = b.event_seq;
         summary.queued := summary.queued + cardinality(beyond_ids);
     end if;
     if vast <> '{}' then
@@ -259,9 +276,14 @@ begin
     end if;
 
     -- A target that an earlier call opened says nothing of what was committed since: look again.
-    summary.more := summary.expanded = event_limit or not opened;
-    summary.prioritised := summary.more and exists (select from outbox.event e where e.event_seq > coalesce(summary.batch_end, c.target_end) and e.priority <> 0);
+    filled := summary.expanded + summary.kept_back = event_limit;
+    summary.more := filled or summary.kept_back > 0 or not opened;
+    summary.prioritised := summary.prioritised or summary.more
+        and exists (select from outbox.event e where e.event_seq > coalesce(summary.read_end, c.target_end) and e.priority <> 0);
     return next summary;
+    if summary.expanded = 0 and summary.kept_back > 0 then
+        return;     -- the same again, once there is room
+    end if;
     if summary.expanded = 0 and opened and greatest(c.target_seq, began_seq) - c.seen_seq < 1000 then
         return;     -- nothing new: leave no trace, unless every look would read a long stretch again
     end if;
@@ -276,7 +298,7 @@ begin
         values (summary.matched_under, began_at.seen, began_at.target, began_at.position, c.floor_seq);
     end if;
 
-    if summary.expanded = event_limit then
+    if filled or summary.kept_back > 0 then
         c.position := summary.batch_end;
     else
         if pg_snapshot_xmin(c.target) >= c.next_xact then

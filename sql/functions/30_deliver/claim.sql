@@ -232,7 +232,7 @@ begin
             update outbox_relay.queue q
             set state = 'leased', epoch = claim.epoch, next_attempt_at = null, updated_at = now()
             from unnest(picked.ids, picked.seqs) p (subscription_id, event_seq)
-            where q.subscription_id = p.subscription_id and q.event_seq = p.event_seq
+            where q.subscription_id = any (array[p.subscription_id]) and q.event_seq = p.event_seq
             returning q.subscription_id, q.event_seq, q.attempts, q.cause)
         select l.*, e.event_id, e.tenant_id, e.type, e.payload::text as payload, e.occurred_at, e.metadata ->> 'traceparent' as traceparent,
                (select s.version from outbox.subscription s where s.subscription_id = l.subscription_id) as version

@@ -25,7 +25,7 @@ begin
     set next_attempt_at = greatest(now(), (select e.deliver_at from outbox.event e where e.event_seq = q.event_seq)), updated_at = now()
     from freed f
     cross join lateral outbox_relay.first_of_key(f.subscription_id, f.ordering_key) n (event_seq)
-    where q.subscription_id = f.subscription_id and q.event_seq = n.event_seq
+    where q.subscription_id = any (array[f.subscription_id]) and q.event_seq = n.event_seq
       and not isfinite(q.next_attempt_at);        -- not = 'infinity', which could be looked up in queue_due_idx
     return found;
 end

@@ -1,6 +1,6 @@
 create or replace function outbox_relay.tick(epoch integer)
 returns table (fenced boolean, hold text, handed_back integer, response_excerpt_bytes integer, allow_insecure_http boolean, circuit_failures bigint, unsealed boolean)
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 -- Once a second from every relay: fences the dead, and tells the relay how things stand.
 begin

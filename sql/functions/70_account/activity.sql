@@ -3,7 +3,7 @@ returns table (
     at timestamptz, seconds double precision, delivered bigint, failed bigint, first_delivered bigint, first_failed bigint,
     attempt_p50_ms double precision, attempt_p95_ms double precision, attempt_p99_ms double precision,
     commit_p50_ms double precision, commit_p95_ms double precision, commit_p99_ms double precision)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 -- What all relays did in the last minutes, in 60 equal steps, oldest first, and then the whole span in one row
 -- whose at is null. Counts attempts; commit_… is the time from an event's insert to the first byte of the

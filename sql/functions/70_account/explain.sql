@@ -1,6 +1,6 @@
 create or replace function outbox.explain(event_id uuid, tenant_id text default null)
 returns table (subscription_id bigint, name text, verdict text, detail text, attempts integer, next_attempt_at timestamptz)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 -- What became of an event, subscription by subscription of its tenant: the state of its delivery, or why
 -- there is none. Judged by what each subscription was when the event was expanded.

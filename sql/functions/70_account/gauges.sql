@@ -3,7 +3,7 @@ returns table (
     log_head bigint, unexpanded_events bigint, pending bigint, leased bigint, failed bigint, dead_letters bigint, relays bigint,
     on_hold boolean, lag_s double precision, oldest_due_s double precision, segments bigint, closed_segments bigint,
     stopped_keys bigint, circuits_open bigint, circuits_half_open bigint, disabled bigint)
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 -- What /metrics says of the whole fleet, and /readyz judges by. Called by the daemon at most once a second.
 select s.log_head, s.unexpanded_events, s.pending, s.leased, s.failed, s.dead_letters, s.relays, s.hold is not null,

@@ -1,6 +1,6 @@
 create or replace function outbox.next_attempts(subscription_id bigint, event_seq bigint)
 returns setof timestamptz
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 -- When a delivery will be attempted if every attempt fails, without jitter and the attempts' own time: first
 -- when it is due, then as its retry policy says. Nothing if it has ended, is a test that was made, or waits for

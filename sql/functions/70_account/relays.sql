@@ -1,6 +1,6 @@
 create or replace function outbox.relays()
 returns table (epoch integer, name text, version text, environment text, hold text, alive boolean, leased bigint, started_at timestamptz, ended_at timestamptz)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 -- The relays that live, and those that ended within a day.
 begin

@@ -2,7 +2,7 @@ create or replace function outbox.status()
 returns table (
     log_head bigint, unexpanded_events bigint, pending bigint, leased bigint, failed bigint, dead_letters bigint,
     oldest_due timestamptz, lag interval, relays bigint, hold text, environment text)
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 -- How things stand, in one row. Reads what is outstanding and the index of dead letters, never history.
 -- Who is bound to tenants has the figures of theirs, and no log_head; relays, hold and environment are everybody's.

@@ -1,6 +1,6 @@
 create or replace function outbox.unaccounted()
 returns table (event_seq bigint, event_id uuid, subscription_id bigint)
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 -- Events that should have a delivery and have none: always empty.
 --

@@ -3,21 +3,24 @@
 //! The receiver is back, and their circuits are closed. Before and after the storm the same subscriptions get as many
 //! deliveries fresh from the log, and another subscription's steady beat goes through all of it.
 
+use super::clock::Clock;
 use super::meter::Meter;
 use super::past;
 use super::payloads::Payloads;
 use super::report::{Report, Row, Table, column, spread_column};
-use super::scene::{Beat, Clock, Latency, Turn, WARM_UP, delivered, log_end};
+use super::scene::{Turn, WARM_UP, delivered, log_end};
 use super::stage::{Relay, Stage};
+use super::writers::{BEAT, Beat};
 use super::{Arguments, BenchError};
 use serde_json::json;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, serde::Serialize, Clone)]
 #[command(next_help_heading = "Catch-up")]
 #[group(skip)]
 pub(super) struct Options {
@@ -25,17 +28,18 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 200_000, default_value_if("quick", "true", "2000"))]
     storm: u64,
     /// Subscriptions among which they are spread
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     storm_subscriptions: u64,
     /// Deliveries fresh from the log, before and after
     #[arg(long, value_name = "N", default_value_t = 50_000, default_value_if("quick", "true", "1000"))]
     storm_fresh: u64,
     /// Events a second of another subscription
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     storm_rate: u64,
     /// Seconds of it alone, before and after
-    #[arg(long, value_name = "S", default_value_t = 4.0, default_value_if("quick", "true", "1"))]
-    storm_quiet_seconds: f64,
+    #[arg(long, value_name = "S", default_value = "4", default_value_if("quick", "true", "1"), value_parser = super::seconds)]
+    #[serde(serialize_with = "super::in_seconds")]
+    storm_quiet_seconds: Duration,
 }
 
 pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Report, BenchError> {
@@ -43,28 +47,24 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     let clock = Clock::start()?;
     let payloads = Payloads::of_size(1024);
     stage.load(&payloads).await?;
-    let scene = Scene { stage, options, clock, payload: payloads.texts[0].1.clone() };
+    let scene = Scene { stage, options, clock, beat: Beat::new(options.storm_rate as f64, &payloads) };
     scene.subscribe().await?;
     let what = |kind: &str| json!({ "kind": kind, "subscriptions": options.storm_subscriptions });
-    let mut rows = vec![
-        Row::new("quiet", json!({ "kind": "quiet" })),
-        Row::new("fresh from the log", what("fresh")),
-        Row::new(format!("{} retries due at once", options.storm), what("storm")),
-    ];
-    let [quiet_row, fresh_row, storm_row] = &mut rows[..] else { return Err("three rows".into()) };
+    let mut quiet_row = Row::new("quiet", json!({ "kind": "quiet" }));
+    let mut fresh_row = Row::new("fresh from the log", what("fresh"));
+    let mut storm_row = Row::new(format!("{} retries due at once", options.storm), what("storm"));
     scene.fail_once().await?;
     let began = log_end(stage).await?;
     let relays = stage.relays(1).await?;
     let meter = Meter::start(stage, &relays).await?;
     let events = options.storm_fresh / options.storm_subscriptions;
     for nth in 0..2 {
-        scene.quiet().await?.add_to(quiet_row);
-        let fresh = scene.turn(&relays, Kind::Fresh, events, fresh_row).await?;
-        fresh.add_to(fresh_row);
+        let (warm_up, quiet) = (WARM_UP.min(options.storm_quiet_seconds), options.storm_quiet_seconds);
+        scene.beat.last(stage, &scene.clock, warm_up, quiet).await?.add_to(&mut quiet_row);
+        scene.turn(&relays, Kind::Fresh, events, &mut fresh_row).await?;
         if nth == 0 {
-            let storm =
-                scene.turn(&relays, Kind::Storm, options.storm / options.storm_subscriptions, storm_row).await?;
-            storm.add_to(storm_row);
+            let events = options.storm / options.storm_subscriptions;
+            scene.turn(&relays, Kind::Storm, events, &mut storm_row).await?;
         }
     }
     if let (Some(storm), Some(fresh), Some(quiet)) =
@@ -78,7 +78,7 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     scene.recorded(began).await?;
     let deliveries = delivered(stage, began, None).await? as f64;
     storm_row.add("delivered_to_all", deliveries);
-    meter.dead(stage, relays).await?.add_to(storm_row, deliveries);
+    meter.dead(stage, relays).await?.add_to(&mut storm_row, deliveries);
     let columns = vec![
         spread_column("deliveries_per_s", "deliveries/s", 0),
         column("deliveries_ratio", "of fresh", 2),
@@ -96,7 +96,10 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         "deliveries of 1 KiB to {} subscriptions; others: one more subscription's {} events a second, from commit to receipt",
         options.storm_subscriptions, options.storm_rate
     )];
-    Ok(Report { tables: vec![Table { name: "rows", heading: "", columns, rows }], notes })
+    Ok(Report {
+        tables: vec![Table { name: "rows", heading: "", columns, rows: vec![quiet_row, fresh_row, storm_row] }],
+        notes,
+    })
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -109,7 +112,8 @@ struct Scene<'a> {
     stage: &'a Stage,
     options: &'a Options,
     clock: Clock,
-    payload: String,
+    /// The other subscription's.
+    beat: Beat,
 }
 
 impl Scene<'_> {
@@ -128,7 +132,7 @@ impl Scene<'_> {
             )
             .await?;
         let url = self.clock.timed_url();
-        self.stage.client.execute("select outbox.subscribe($1, '{beat}')", &[&url]).await?;
+        self.stage.client.execute("select outbox.subscribe($1, array[$2])", &[&url, &BEAT]).await?;
         Ok(())
     }
 
@@ -152,16 +156,7 @@ impl Scene<'_> {
         self.stage.wait_until(recorded, &[&beyond], LIMIT, "what has arrived is not recorded").await
     }
 
-    fn beat<'a>(&'a self, tenants: &'a [String], warm_up: Duration) -> Beat<'a> {
-        Beat { rate: self.options.storm_rate, event_type: "beat", payload: &self.payload, tenants, copies: 1, warm_up }
-    }
-
-    async fn quiet(&self) -> Result<Latency, BenchError> {
-        let (tenants, duration) = (["default".to_owned()], Duration::from_secs_f64(self.options.storm_quiet_seconds));
-        self.beat(&tenants, WARM_UP.min(duration)).last(self.stage, &self.clock, duration).await
-    }
-
-    async fn turn(&self, relays: &[Relay], kind: Kind, events: u64, row: &mut Row) -> Result<Turn, BenchError> {
+    async fn turn(&self, relays: &[Relay], kind: Kind, events: u64, row: &mut Row) -> Result<(), BenchError> {
         let deliveries = events * self.options.storm_subscriptions;
         self.stage.hold(true).await?;
         match kind {
@@ -172,8 +167,12 @@ impl Scene<'_> {
             Kind::Storm => past::storm(self.stage, events).await?,
         }
         self.clock.reset();
-        let (over, tenants) = (AtomicBool::new(false), ["default".to_owned()]);
-        let beat = self.beat(&tenants, Duration::ZERO);
+        let over = Arc::new(AtomicBool::new(false));
+        let goes_on = {
+            let over = over.clone();
+            move || !over.load(Ordering::SeqCst)
+        };
+        let connected = self.beat.connect(self.stage).await?;
         let meter = Meter::start(self.stage, relays).await?;
         let began = Instant::now();
         self.stage.hold(false).await?;
@@ -182,12 +181,12 @@ impl Scene<'_> {
             over.store(true, Ordering::SeqCst);
             done
         };
-        let (latency, done) =
-            tokio::join!(beat.go_on(self.stage, &self.clock, || !over.load(Ordering::SeqCst)), caught_up);
+        let (latency, done) = tokio::join!(self.beat.last_while(connected, &self.clock, goes_on), caught_up);
         let (latency, took) = (latency?, done?.saturating_duration_since(began).as_secs_f64());
         let used = meter.read(self.stage, relays).await?;
         row.add("seconds", took);
         used.add_to(row, deliveries as f64);
-        Ok(Turn { per_s: deliveries as f64 / took, latency })
+        Turn { per_s: deliveries as f64 / took, latency }.add_to(row);
+        Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! Many subscriptions: one event for all of them, events for tenants that have a few each, and what it costs to look at
 //! those that want nothing.
 
+use super::clock::Clock;
 use super::crowd::Crowd;
 use super::meter::Meter;
 use super::payloads::Payloads;
 use super::report::{Report, Row, Table, column, spread_column};
-use super::scene::{Beat, Clock, Turn, WARM_UP, delivered, log_end};
+use super::scene::{Turn, WARM_UP, delivered, log_end};
 use super::stage::Stage;
+use super::writers::{BEAT, Beat};
 use super::{Arguments, BenchError};
 use serde_json::json;
 use std::time::Duration;
@@ -16,39 +18,44 @@ use tokio_postgres::Client;
 const LIMIT: Duration = Duration::from_secs(300);
 /// Filters looked at in one measurement, about: a fraction of a microsecond each.
 const EVALUATIONS: u64 = 500_000;
+/// Of the beat among tenants.
+const BEAT_PER_S: f64 = 100.0;
 /// As `relay.batch`.
 const BATCH: i32 = 1000;
 
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, serde::Serialize, Clone)]
 #[command(next_help_heading = "Fan-out")]
 #[group(skip)]
 pub(super) struct Options {
     /// Subscriptions that one event is for, by row
-    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 100, 10_000], default_values_if("quick", "true", ["1", "100"]))]
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 100, 10_000], default_values_if("quick", "true", ["1", "100"]),
+        value_parser = clap::value_parser!(u64).range(1..))]
     fan_out: Vec<u64>,
     /// Tenants among which events are spread; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 10_000, default_value_if("quick", "true", "100"))]
     tenants: u64,
     /// Subscriptions of each of them
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    tenant_subscriptions: u64,
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    tenant_subscriptions: u32,
     /// Events spread among them in each turn; as many for one tenant
     #[arg(long, value_name = "N", default_value_t = 20_000, default_value_if("quick", "true", "500"))]
     tenant_events: u64,
     /// Seconds of each turn's beat, of 100 events a second
-    #[arg(long, value_name = "S", default_value_t = 3.0, default_value_if("quick", "true", "1"))]
-    tenant_seconds: f64,
+    #[arg(long, value_name = "S", default_value = "3", default_value_if("quick", "true", "1"), value_parser = super::seconds)]
+    #[serde(serialize_with = "super::in_seconds")]
+    tenant_seconds: Duration,
     /// Subscriptions that an event is matched against in vain, by row
-    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [100, 1_000, 10_000, 30_000], default_values_if("quick", "true", ["100", "300"]))]
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [100, 1_000, 10_000, 30_000], default_values_if("quick", "true", ["100", "300"]),
+        value_parser = clap::value_parser!(u64).range(1..))]
     matching: Vec<u64>,
 }
 
 pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Report, BenchError> {
     let options = &arguments.fan_out;
     let payloads = Payloads::of_size(1024);
-    let scene = Scene { options, runs: arguments.runs, clock: Clock::start()?, payload: payloads.texts[0].1.clone() };
+    let scene = Scene { options, runs: arguments.runs, clock: Clock::start()?, payloads };
     let mut tables = vec![];
-    prepare(stage, &payloads).await?;
+    scene.prepare(stage).await?;
     let rows = scene.one_to_many(stage).await?;
     let columns = vec![
         column("cold_ms", "cold ms", 1),
@@ -59,7 +66,7 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     tables.push(Table { name: "one_event", heading: "one event to", columns, rows });
     if options.tenants > 0 {
         stage.anew().await?;
-        prepare(stage, &payloads).await?;
+        scene.prepare(stage).await?;
         let columns = vec![
             spread_column("deliveries_per_s", "deliveries/s", 0),
             column("deliveries_ratio", "of one", 2),
@@ -79,7 +86,7 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     for filter in [None, Some("$.total < 0")] {
         for count in &options.matching {
             stage.anew().await?;
-            prepare(stage, &payloads).await?;
+            scene.prepare(stage).await?;
             rows.push(scene.in_vain(stage, *count, filter).await?);
         }
     }
@@ -100,22 +107,23 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     Ok(Report { tables, notes })
 }
 
-/// The limits of a tenant are raised to what is measured here, and beyond.
-async fn prepare(stage: &Stage, payloads: &Payloads) -> Result<(), BenchError> {
-    let raise = "select outbox.set('max_subscriptions_per_tenant', '1000000'), outbox.set('max_fan_out', '1000000')";
-    stage.client.batch_execute(raise).await?;
-    stage.load(payloads).await?;
-    Ok(())
-}
-
 struct Scene<'a> {
     options: &'a Options,
     runs: u32,
     clock: Clock,
-    payload: String,
+    payloads: Payloads,
 }
 
 impl Scene<'_> {
+    /// The limits of a tenant are raised to what is measured here, and beyond.
+    async fn prepare(&self, stage: &Stage) -> Result<(), BenchError> {
+        let raise =
+            "select outbox.set('max_subscriptions_per_tenant', '1000000'), outbox.set('max_fan_out', '1000000')";
+        stage.client.batch_execute(raise).await?;
+        stage.load(&self.payloads).await?;
+        Ok(())
+    }
+
     async fn one_to_many(&self, stage: &mut Stage) -> Result<Vec<Row>, BenchError> {
         let mut rows = vec![];
         for count in &self.options.fan_out {
@@ -126,13 +134,10 @@ impl Scene<'_> {
             let relays = stage.relays(1).await?;
             let mut row = Row::new(format!("{count} subscriptions"), json!({ "subscriptions": count }));
             let (meter, began) = (Meter::start(stage, &relays).await?, log_end(stage).await?);
-            let writer = stage.connect().await?;
-            let insert =
-                "insert into outbox.event (tenant_id, type, payload) values ($1, 'order.updated', $2::text::jsonb)";
-            let insert = writer.prepare(insert).await?;
+            let tenant = [format!("{prefix}-1")];
             for nth in 0..=self.runs {
                 self.clock.reset();
-                writer.execute(&insert, &[&format!("{prefix}-1"), &self.payload]).await?;
+                stage.fill_for(&tenant, 1).await?;
                 let committed = Instant::now();
                 let last = self.clock.wait_for(*count, LIMIT).await?.saturating_duration_since(committed);
                 if nth == 0 {
@@ -145,7 +150,6 @@ impl Scene<'_> {
             }
             let used = meter.read(stage, &relays).await?;
             row.add_known("relay_peak_rss_mib", used.peak_rss_mib.first().copied());
-            drop(writer);
             drop(relays);
             stage.alone().await?;
             row.add("delivered", delivered(stage, began, None).await? as f64);
@@ -156,74 +160,63 @@ impl Scene<'_> {
 
     /// In turns: one tenant, many, one.
     async fn many_tenants(&self, stage: &mut Stage) -> Result<Vec<Row>, BenchError> {
-        let (url, timed, each) = (self.clock.url(), self.clock.timed_url(), self.options.tenant_subscriptions);
-        let sets = [("one", 1), ("many", self.options.tenants)];
-        let mut rows = vec![];
-        for (prefix, tenants) in sets {
-            for (url, event_type) in [(&url, "order.*"), (&timed, "beat")] {
-                let prefix = &format!("{prefix}-{event_type}").replace(".*", "");
-                let crowd = Crowd { url, tenants, prefix, each, event_type, filter: None };
-                crowd.subscribe(&mut stage.client).await?;
-            }
-            rows.push(Row::new(tenants.to_string(), json!({ "tenants": tenants, "subscriptions_each": each })));
-        }
-        let [one, many] = &mut rows[..] else { return Err("two sets".into()) };
-        let mut before = self.spread(stage, "one", 1, one).await?;
-        before.add_to(one);
+        let mut one = self.set(stage, "one", 1).await?;
+        let mut many = self.set(stage, "many", self.options.tenants).await?;
+        let mut before = self.spread(stage, &mut one).await?;
+        before.add_to(&mut one.row);
         for _ in 0..self.runs.div_ceil(3) {
-            let turn = self.spread(stage, "many", self.options.tenants, many).await?;
-            let after = self.spread(stage, "one", 1, one).await?;
-            turn.add_beside(&[before, after], many);
-            after.add_to(one);
+            let turn = self.spread(stage, &mut many).await?;
+            let after = self.spread(stage, &mut one).await?;
+            turn.add_beside(&[before, after], &mut many.row);
+            after.add_to(&mut one.row);
             before = after;
         }
-        many.add("delivered_to_all", delivered(stage, 0, None).await? as f64);
-        Ok(rows)
+        many.row.add("delivered_to_all", delivered(stage, 0, None).await? as f64);
+        Ok(vec![one.row, many.row])
     }
 
-    async fn spread(&self, stage: &Stage, prefix: &str, tenants: u64, row: &mut Row) -> Result<Turn, BenchError> {
+    async fn set(&self, stage: &mut Stage, name: &str, tenants: u64) -> Result<Set, BenchError> {
+        let each = self.options.tenant_subscriptions;
+        let row = Row::new(tenants.to_string(), json!({ "tenants": tenants, "subscriptions_each": each }));
+        let mut set = Set { ordering: vec![], beating: vec![], row };
+        for (kind, url, event_type, names) in [
+            ("order", self.clock.url(), "order.*", &mut set.ordering),
+            ("beat", self.clock.timed_url(), BEAT, &mut set.beating),
+        ] {
+            let prefix = &format!("{name}-{kind}");
+            let crowd = Crowd { url: &url, tenants, prefix, each: each.into(), event_type, filter: None };
+            crowd.subscribe(&mut stage.client).await?;
+            names.extend((1..=tenants).map(|n| format!("{prefix}-{n}")));
+        }
+        Ok(set)
+    }
+
+    async fn spread(&self, stage: &Stage, set: &mut Set) -> Result<Turn, BenchError> {
         let relays = stage.relays(1).await?;
         // A relay that has seen every tenant once is warm.
-        let cold = self.deliver(stage, prefix, tenants, self.options.tenants).await?;
+        let cold = self.deliver(stage, &set.ordering, self.options.tenants).await?;
         let meter = Meter::start(stage, &relays).await?;
-        let per_s = self.deliver(stage, prefix, tenants, self.options.tenant_events).await?;
+        let per_s = self.deliver(stage, &set.ordering, self.options.tenant_events).await?;
         let used = meter.read(stage, &relays).await?;
-        let copies = u32::try_from(self.options.tenant_subscriptions)?;
-        let duration = Duration::from_secs_f64(self.options.tenant_seconds);
-        let tenants: Vec<String> = (1..=tenants).map(|n| format!("{prefix}-beat-{n}")).collect();
-        let beat = Beat {
-            rate: 100,
-            event_type: "beat",
-            payload: &self.payload,
-            tenants: &tenants,
-            copies,
-            warm_up: WARM_UP.min(duration),
-        };
-        let latency = beat.last(stage, &self.clock, duration).await?;
+        let (tenants, copies) = (set.beating.as_slice().into(), self.options.tenant_subscriptions);
+        let beat = Beat { tenants, copies, ..Beat::new(BEAT_PER_S, &self.payloads) };
+        let lasts = self.options.tenant_seconds;
+        let latency = beat.last(stage, &self.clock, WARM_UP.min(lasts), lasts).await?;
         stage.drained(LIMIT).await?;
         drop(relays);
         stage.alone().await?;
-        let deliveries = (self.options.tenant_events * self.options.tenant_subscriptions) as f64;
-        row.add("cold_deliveries_per_s", cold);
-        used.add_to(row, deliveries);
+        let deliveries = self.options.tenant_events * u64::from(self.options.tenant_subscriptions);
+        set.row.add("cold_deliveries_per_s", cold);
+        used.add_to(&mut set.row, deliveries as f64);
         Ok(Turn { per_s, latency })
     }
 
     /// Deliveries a second from a backlog of events for the tenants in turn.
-    async fn deliver(&self, stage: &Stage, prefix: &str, tenants: u64, events: u64) -> Result<f64, BenchError> {
+    async fn deliver(&self, stage: &Stage, tenants: &[String], events: u64) -> Result<f64, BenchError> {
         stage.hold(true).await?;
-        stage
-            .client
-            .execute(
-                "insert into outbox.event (tenant_id, type, payload)
-                 select format('%s-order-%s', $1::text, 1 + i % $2::int8), 'order.updated', p.payload
-                 from generate_series(0, $3::int8 - 1) i
-                 join bench.payload p on p.n = i % (select count(*) from bench.payload)",
-                &[&prefix, &i64::try_from(tenants)?, &i64::try_from(events)?],
-            )
-            .await?;
+        stage.fill_for(tenants, events).await?;
         stage.checkpoint().await?;
-        let deliveries = events * self.options.tenant_subscriptions;
+        let deliveries = events * u64::from(self.options.tenant_subscriptions);
         self.clock.reset();
         let began = Instant::now();
         stage.hold(false).await?;
@@ -269,17 +262,16 @@ impl Scene<'_> {
     }
 }
 
+/// Tenants that are compared with others: some get backlogs, as many others beats.
+struct Set {
+    ordering: Vec<String>,
+    beating: Vec<String>,
+    row: Row,
+}
+
 /// How long a relay's session takes to expand so many events of the tenant that nobody wants.
 async fn expand(stage: &Stage, session: &Client, epoch: i32, events: u64) -> Result<Duration, BenchError> {
-    stage
-        .client
-        .execute(
-            "insert into outbox.event (tenant_id, type, payload) select 'vain-1', 'order.updated', p.payload
-             from generate_series(0, $1::int8 - 1) i
-             join bench.payload p on p.n = i % (select count(*) from bench.payload)",
-            &[&i64::try_from(events)?],
-        )
-        .await?;
+    stage.fill_for(&["vain-1".to_owned()], events).await?;
     let sql = "select expanded, more from outbox_relay.expand($1, $2, 256, 64, '{}', '{}', false, true) where event_seq is null";
     let (mut expanded, began) = (0, Instant::now());
     loop {

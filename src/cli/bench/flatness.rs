@@ -8,12 +8,14 @@
 //! what deepens; half over closed segments, as `outbox_relay.maintain` cuts one a day, which every statement has to lock
 //! and to pass by. `--history-segments 0` has all of it in the current one.
 
+use super::clock::Clock;
 use super::meter::Meter;
 use super::past;
 use super::payloads::Payloads;
 use super::report::{Report, Row, Table, column, spread_column};
-use super::scene::{Beat, Clock, Latency, Turn, WARM_UP, delivered, log_end};
+use super::scene::{Turn, WARM_UP, delivered, log_end};
 use super::stage::Stage;
+use super::writers::{BEAT, Beat, Latency};
 use super::{Arguments, BenchError};
 use clap::ValueEnum;
 use serde_json::json;
@@ -25,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// An outage's events come in transactions; so many in each.
 const OUTAGE_CHUNK: u64 = 5_000;
 
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, serde::Serialize, Clone)]
 #[command(next_help_heading = "Flatness")]
 #[group(skip)]
 pub(super) struct Options {
@@ -45,14 +47,16 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 30_000, default_value_if("quick", "true", "1000"))]
     flatness_events: u64,
     /// Events a second of each turn's beat
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     flatness_rate: u64,
     /// Seconds of each turn's beat
-    #[arg(long, value_name = "S", default_value_t = 3.0, default_value_if("quick", "true", "1"))]
-    flatness_seconds: f64,
+    #[arg(long, value_name = "S", default_value = "3", default_value_if("quick", "true", "1"), value_parser = super::seconds)]
+    #[serde(serialize_with = "super::in_seconds")]
+    flatness_seconds: Duration,
 }
 
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq)]
+#[derive(clap::ValueEnum, serde::Serialize, Clone, Copy, Debug, PartialEq)]
+#[serde(rename_all = "kebab-case")]
 enum Held {
     /// A snapshot, from before the first turn to after the last: what dies meanwhile cannot be vacuumed
     Snapshot,
@@ -65,7 +69,11 @@ enum Held {
 /// What a database has that the fresh one lacks.
 #[derive(Clone, Copy, PartialEq)]
 enum What {
-    Past { millions: f64 },
+    /// Nothing: this is the fresh one.
+    Fresh,
+    Past {
+        millions: f64,
+    },
     Held(Held),
     Backlog,
 }
@@ -83,32 +91,33 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     let options = &arguments.flatness;
     let clock = Clock::start()?;
     let payloads = Payloads::of_size(1024);
-    let scene = Scene { options, clock, payload: payloads.texts[0].1.clone() };
-    let mut fresh = scene.fresh(stage, &payloads).await?;
+    let beat = Beat::new(options.flatness_rate as f64, &payloads);
+    let scene = Scene { options, clock, payloads, beat };
+    let mut fresh = scene.world(stage, What::Fresh).await?;
     let mut worlds = vec![];
     let past = options.history.iter().map(|millions| What::Past { millions: *millions });
     for what in past.chain(options.held.iter().map(|held| What::Held(*held))) {
-        worlds.push(scene.world(stage, &payloads, what).await?);
+        worlds.push(scene.world(stage, what).await?);
     }
     let mut held = vec![];
     for world in worlds.iter().filter(|world| world.what == What::Held(Held::Snapshot)) {
         held.push(hold_snapshot(&world.stage).await?);
     }
-    let mut before = scene.turn(&mut fresh, None).await?;
+    let mut before = scene.turn(&mut fresh).await?;
     // A round has ten turns.
     for _ in 0..arguments.runs.div_ceil(2) {
         for world in &mut worlds {
-            let turn = scene.turn(world, Some(world.what)).await?;
-            let after = scene.turn(&mut fresh, None).await?;
+            let turn = scene.turn(world).await?;
+            let after = scene.turn(&mut fresh).await?;
             turn.add_beside(&[before, after], &mut world.row);
             before = after;
         }
     }
     drop(held);
     if options.outage_events > 0 {
-        let mut world = scene.world(stage, &payloads, What::Backlog).await?;
+        let mut world = scene.world(stage, What::Backlog).await?;
         let turn = scene.outage(&mut world).await?;
-        let after = scene.turn(&mut fresh, None).await?;
+        let after = scene.turn(&mut fresh).await?;
         turn.add_beside(&[before, after], &mut world.row);
         worlds.push(world);
     }
@@ -134,7 +143,9 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         format!(
             "each turn: a backlog of {} events of 1 KiB, then {} events a second for {} s from commit to receipt; \
              the ratio is to the mean of the fresh turns before and after",
-            options.flatness_events, options.flatness_rate, options.flatness_seconds
+            options.flatness_events,
+            options.flatness_rate,
+            options.flatness_seconds.as_secs_f64()
         ),
         format!("half of a past lies in {} closed segments", options.history_segments),
     ];
@@ -144,16 +155,14 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
 struct Scene<'a> {
     options: &'a Options,
     clock: Clock,
-    payload: String,
+    payloads: Payloads,
+    beat: Beat,
 }
 
 impl Scene<'_> {
-    async fn fresh(&self, stage: &Stage, payloads: &Payloads) -> Result<World, BenchError> {
-        self.begin(stage.beside("fresh").await?, payloads, What::Past { millions: 0.0 }, "fresh".into()).await
-    }
-
-    async fn world(&self, stage: &Stage, payloads: &Payloads, what: What) -> Result<World, BenchError> {
+    async fn world(&self, stage: &Stage, what: What) -> Result<World, BenchError> {
         let (name, label) = match what {
+            What::Fresh => ("fresh".into(), "fresh".into()),
             What::Past { millions } => (
                 format!("past_{}", millions.to_string().replace('.', "_")),
                 format!("{millions} million past deliveries"),
@@ -163,7 +172,7 @@ impl Scene<'_> {
             What::Held(Held::Writer) => ("writer".into(), "a writer that stays open".into()),
             What::Backlog => ("outage".into(), format!("an outage of {} events", self.options.outage_events)),
         };
-        let mut world = self.begin(stage.beside(&name).await?, payloads, what, label).await?;
+        let mut world = self.begin(stage.beside(&name).await?, what, label).await?;
         if let What::Past { millions } = what
             && millions > 0.0
         {
@@ -179,13 +188,11 @@ impl Scene<'_> {
         Ok(world)
     }
 
-    async fn begin(&self, stage: Stage, payloads: &Payloads, what: What, label: String) -> Result<World, BenchError> {
+    async fn begin(&self, stage: Stage, what: What, label: String) -> Result<World, BenchError> {
         let (all, timed) = (self.clock.url(), self.clock.timed_url());
-        stage.load(payloads).await?;
-        stage
-            .client
-            .execute("select outbox.subscribe($1, '{order.*}'), outbox.subscribe($2, '{beat}')", &[&all, &timed])
-            .await?;
+        stage.load(&self.payloads).await?;
+        let subscribe = "select outbox.subscribe($1, '{order.*}'), outbox.subscribe($2, array[$3])";
+        stage.client.execute(subscribe, &[&all, &timed, &BEAT]).await?;
         let past = if let What::Past { millions } = what { millions * 1e6 } else { 0.0 };
         let held = if let What::Held(held) = what { held.to_possible_value() } else { None };
         let held = held.map(|held| held.get_name().to_owned());
@@ -195,11 +202,11 @@ impl Scene<'_> {
     }
 
     /// A backlog, then a beat, with a relay of its own.
-    async fn turn(&self, world: &mut World, what: Option<What>) -> Result<Turn, BenchError> {
+    async fn turn(&self, world: &mut World) -> Result<Turn, BenchError> {
         let (stage, events) = (&world.stage, self.options.flatness_events);
-        let open = match what {
-            Some(What::Held(Held::SnapshotWithId)) => Some(hold_snapshot_with_id(stage).await?),
-            Some(What::Held(Held::Writer)) => Some(begin_event(stage).await?),
+        let open = match world.what {
+            What::Held(Held::SnapshotWithId) => Some(hold_snapshot_with_id(stage).await?),
+            What::Held(Held::Writer) => Some(begin_event(stage).await?),
             _ => None,
         };
         let relays = stage.relays(1).await?;
@@ -224,7 +231,7 @@ impl Scene<'_> {
         drop(relays);
         used.add_to(&mut world.row, events as f64);
         let turn = Turn { per_s, latency };
-        if what.is_none() {
+        if world.what == What::Fresh {
             turn.add_to(&mut world.row);
         }
         Ok(turn)
@@ -257,16 +264,8 @@ impl Scene<'_> {
     }
 
     async fn beat(&self, stage: &Stage) -> Result<Latency, BenchError> {
-        let (tenants, duration) = (["default".to_owned()], Duration::from_secs_f64(self.options.flatness_seconds));
-        let beat = Beat {
-            rate: self.options.flatness_rate,
-            event_type: "beat",
-            payload: &self.payload,
-            tenants: &tenants,
-            copies: 1,
-            warm_up: WARM_UP.min(duration),
-        };
-        beat.last(stage, &self.clock, duration).await
+        let lasts = self.options.flatness_seconds;
+        self.beat.last(stage, &self.clock, WARM_UP.min(lasts), lasts).await
     }
 }
 

@@ -7,46 +7,50 @@
 //! healthy ones' deliveries has arrived. All of it has the relay's own defaults: an attempt may take 15 s, one
 //! subscription may have 64 of them under way.
 
+use super::clock::Clock;
 use super::payloads::Payloads;
 use super::report::{Report, Row, Table, column, spread_column};
-use super::scene::{Beat, Clock, Turn, delivered, log_end};
+use super::scene::{Turn, delivered, log_end};
 use super::stage::{Relay, Stage};
+use super::writers::{BEAT, Beat};
 use super::{Arguments, BenchError};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpSocket;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(300);
 /// As `relay.max_in_flight` has it: the benchmark's relays would let one subscription have all there is.
 const MAX_IN_FLIGHT: i32 = 64;
 
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, serde::Serialize, Clone)]
 #[command(next_help_heading = "Isolation")]
 #[group(skip)]
 pub(super) struct Options {
     /// Healthy subscriptions
-    #[arg(long, value_name = "N", default_value_t = 70, default_value_if("quick", "true", "14"))]
+    #[arg(long, value_name = "N", default_value_t = 70, default_value_if("quick", "true", "14"), value_parser = clap::value_parser!(u64).range(1..))]
     healthy: u64,
     /// Bad ones beside them
-    #[arg(long, value_name = "N", default_value_t = 30, default_value_if("quick", "true", "6"))]
+    #[arg(long, value_name = "N", default_value_t = 30, default_value_if("quick", "true", "6"), value_parser = clap::value_parser!(u64).range(1..))]
     bad: u64,
     /// What is bad about them, by phase
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Bad::Nothing, Bad::Hanging, Bad::Dead, Bad::Slow, Bad::Failing, Bad::Mixed])]
     bad_kinds: Vec<Bad>,
     /// Events a second for all healthy ones together
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     isolation_rate: u64,
     /// Seconds of a phase's beat
-    #[arg(long, value_name = "S", default_value_t = 5.0, default_value_if("quick", "true", "1"))]
-    isolation_seconds: f64,
+    #[arg(long, value_name = "S", default_value = "5", default_value_if("quick", "true", "1"), value_parser = super::seconds)]
+    #[serde(serialize_with = "super::in_seconds")]
+    isolation_seconds: Duration,
     /// Events for all healthy ones together in a phase's backlog
     #[arg(long, value_name = "N", default_value_t = 10_000, default_value_if("quick", "true", "1000"))]
     isolation_events: u64,
 }
 
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(clap::ValueEnum, serde::Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
 enum Bad {
     /// Answer at once: what the load of so many more does
     Nothing,
@@ -93,7 +97,7 @@ struct Scene<'a> {
     stage: &'a Stage,
     options: &'a Options,
     clock: Clock,
-    payload: String,
+    payloads: Payloads,
     healthy: Vec<String>,
     bad: Vec<String>,
     sink: u16,
@@ -113,13 +117,13 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         stage,
         options,
         clock: Clock::start()?,
-        payload: payloads.texts[0].1.clone(),
+        payloads,
         healthy: tenants("healthy", options.healthy),
         bad: tenants("bad", options.bad),
         sink,
         dead: bound.local_addr()?,
     };
-    for (event_type, url) in [("order.*", scene.clock.url()), ("beat", scene.clock.timed_url())] {
+    for (event_type, url) in [("order.*", scene.clock.url()), (BEAT, scene.clock.timed_url())] {
         let urls = vec![url; scene.healthy.len()];
         scene.subscribe(&scene.healthy, &urls, event_type).await?;
     }
@@ -162,7 +166,9 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
         "healthy ones only: {} events a second for {} s from commit to receipt, {} from a backlog; every subscription, \
          good or bad, gets the same share, and in the phases alone the bad ones' events are written too; ratios are to \
          the mean of the phases before and after",
-        options.isolation_rate, options.isolation_seconds, options.isolation_events
+        options.isolation_rate,
+        options.isolation_seconds.as_secs_f64(),
+        options.isolation_events
     )];
     Ok(Report { tables: vec![Table { name: "rows", heading: "", columns, rows }], notes })
 }
@@ -188,43 +194,23 @@ impl Scene<'_> {
             self.subscribe(&self.bad, &urls, "*").await?;
         }
         let relays = self.stage.relays(1).await?;
-        let beat = Beat {
-            rate: self.options.isolation_rate,
-            event_type: "beat",
-            payload: &self.payload,
-            tenants: &self.healthy,
-            copies: 1,
-            warm_up: Duration::ZERO,
-        };
-        let duration = Duration::from_secs_f64(self.options.isolation_seconds);
+        let beat = |tenants: &[String], per_s| Beat { tenants: tenants.into(), ..Beat::new(per_s, &self.payloads) };
+        let rate = self.options.isolation_rate as f64;
+        let healthy = beat(&self.healthy, rate);
+        // As many events for each of the bad as each of the healthy gets. They are written whether the bad are there or
+        // not: what more writers do to the latency is not to be taken for what the bad do.
+        let bad = beat(&self.bad, rate * self.bad.len() as f64 / self.healthy.len() as f64);
+        let lasts = self.options.isolation_seconds;
         // Connections and plans are warm then, as those of a relay are that has run for a while.
-        beat.last(self.stage, &self.clock, duration / 8).await?;
-        let until = Instant::now() + duration;
-        let (latency, provoked) = tokio::join!(beat.last(self.stage, &self.clock, duration), self.provoke(until));
-        provoked?;
+        healthy.last(self.stage, &self.clock, Duration::ZERO, lasts / 8).await?;
+        let (latency, written) = tokio::join!(
+            healthy.last(self.stage, &self.clock, Duration::ZERO, lasts),
+            bad.only_write(self.stage, &self.clock, lasts)
+        );
+        written?;
         let (latency, per_s) = (latency?, self.backlog().await?);
         row.add("delivered", self.end(relays, began).await? as f64);
         Ok(Turn { per_s, latency })
-    }
-
-    /// As many events for each of the bad as each of the healthy gets. They are written whether the bad are there or not:
-    /// what a second writer does to the latency is not to be taken for what the bad do.
-    async fn provoke(&self, until: Instant) -> Result<(), BenchError> {
-        let rate = self.options.isolation_rate as f64 * self.bad.len() as f64 / self.healthy.len() as f64;
-        let writer = self.stage.connect().await?;
-        let insert = writer
-            .prepare("insert into outbox.event (tenant_id, type, payload) values ($1, 'beat', $2::text::jsonb)")
-            .await?;
-        let mut tick = interval(Duration::from_secs_f64(1.0 / rate));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        for tenant in self.bad.iter().cycle() {
-            if Instant::now() >= until {
-                break;
-            }
-            tick.tick().await;
-            writer.execute(&insert, &[&tenant, &self.payload]).await?;
-        }
-        Ok(())
     }
 
     /// Deliveries a second to the healthy, from a backlog of events for everybody in turn.
@@ -232,16 +218,7 @@ impl Scene<'_> {
         let (healthy, tenants) = (self.healthy.len() as u64, [self.healthy.clone(), self.bad.clone()].concat());
         let rounds = (self.options.isolation_events / healthy).max(1);
         self.stage.hold(true).await?;
-        self.stage
-            .client
-            .execute(
-                "insert into outbox.event (tenant_id, type, payload)
-                 select ($1::text[])[1 + i % cardinality($1::text[])], 'order.updated', p.payload
-                 from generate_series(0, $2::int8 * cardinality($1::text[]) - 1) i
-                 join bench.payload p on p.n = i % (select count(*) from bench.payload)",
-                &[&tenants, &i64::try_from(rounds)?],
-            )
-            .await?;
+        self.stage.fill_for(&tenants, rounds * tenants.len() as u64).await?;
         self.stage.checkpoint().await?;
         self.clock.reset();
         let began = Instant::now();

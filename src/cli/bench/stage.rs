@@ -55,7 +55,7 @@ pub(super) struct Stage {
 /// A relay in a process of its own, killed when it is dropped.
 pub(super) struct Relay {
     process: Child,
-    /// Whether its statements are.
+    /// Whether its statements are counted.
     pub(super) counted: bool,
 }
 
@@ -165,10 +165,8 @@ impl Stage {
 
     /// The sink; it is started when first asked for.
     pub(super) fn sink(&mut self) -> Result<&Sink, BenchError> {
-        if self.sink.is_none() {
-            self.sink = Some(Sink::start()?);
-        }
-        self.sink.as_ref().ok_or_else(|| "there is no sink".into())
+        let sink = self.sink.take().map_or_else(Sink::start, Ok)?;
+        Ok(self.sink.insert(sink))
     }
 
     /// Its process.
@@ -265,12 +263,18 @@ impl Stage {
 
     /// Writes so many events with the payloads that were loaded, in one transaction.
     pub(super) async fn fill(&self, count: u64) -> Result<(), BenchError> {
+        self.fill_for(&["default".to_owned()], count).await
+    }
+
+    /// The same, for these tenants in turn.
+    pub(super) async fn fill_for(&self, tenants: &[String], count: u64) -> Result<(), BenchError> {
         self.client
             .execute(
-                "insert into outbox.event (type, payload) select p.type, p.payload
-                 from generate_series(0, $1::int8 - 1) i
+                "insert into outbox.event (tenant_id, type, payload)
+                 select ($1::text[])[1 + i % cardinality($1::text[])], p.type, p.payload
+                 from generate_series(0, $2::int8 - 1) i
                  join bench.payload p on p.n = i % (select count(*) from bench.payload)",
-                &[&i64::try_from(count)?],
+                &[&tenants, &i64::try_from(count)?],
             )
             .await?;
         Ok(())

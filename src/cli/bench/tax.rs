@@ -15,15 +15,17 @@ use tokio_postgres::Client;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, serde::Serialize, Clone)]
 #[command(next_help_heading = "Tax")]
 #[group(skip)]
 pub(super) struct Options {
     /// Writers, by row
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64], default_value_if("quick", "true", "4"))]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64], default_value_if("quick", "true", "4"),
+        value_parser = super::one_or_more)]
     clients: Vec<usize>,
     /// Seconds of a turn
     #[arg(long, default_value = "1.5", default_value_if("quick", "true", "0.2"), value_parser = super::seconds)]
+    #[serde(serialize_with = "super::in_seconds")]
     tax_seconds: Duration,
     /// Bytes of a payload: small, so that what is compared is the overhead
     #[arg(long, default_value_t = 200)]
@@ -72,7 +74,7 @@ impl Turn {
 
 pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Report, BenchError> {
     let options = &arguments.tax;
-    let sink = stage.sink()?.url();
+    let (sink, payloads) = (stage.sink()?.url(), Payloads::of_size(options.tax_payload_bytes));
     for table in ["bare", "notify"] {
         stage
             .client
@@ -90,10 +92,10 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
              create trigger ring after insert on bench.notify for each statement execute function bench.ring()",
         )
         .await?;
-    let payloads = Payloads::of_size(options.tax_payload_bytes);
+    let scene = Scene { stage, options, payloads, sink };
     let mut rows = vec![];
     for clients in &options.clients {
-        rows.extend(measure_with(stage, arguments, *clients, &payloads, &sink).await?);
+        rows.extend(scene.measure_with(*clients, arguments.runs).await?);
     }
     let columns = vec![
         spread_column("of_bare", "of bare", 2),
@@ -112,75 +114,73 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
     Ok(Report { tables: vec![Table { name: "rows", heading: "clients, turn", columns, rows }], notes })
 }
 
-async fn measure_with(
-    stage: &Stage,
-    arguments: &Arguments,
-    clients: usize,
-    payloads: &Payloads,
-    sink: &str,
-) -> Result<Vec<Row>, BenchError> {
-    let new_row = |turn: Turn| {
-        let what = json!({ "clients": clients, "turn": turn.name(), "payload_bytes": arguments.tax.tax_payload_bytes });
-        Row::new(format!("{clients}, {}", turn.name()), what)
-    };
-    let seconds = arguments.tax.tax_seconds;
-    let turn = async |turn, row: &mut Row| measure_turn(stage, turn, sink, (clients, seconds, payloads), row).await;
-    let mut bare = new_row(Turn::Bare);
-    let mut rows: Vec<Row> = TURNS.into_iter().map(new_row).collect();
-    for _ in 0..arguments.runs {
-        let mut before = turn(Turn::Bare, &mut bare).await?;
-        for (which, row) in TURNS.into_iter().zip(&mut rows) {
-            let rate = turn(which, row).await?;
-            let after = turn(Turn::Bare, &mut bare).await?;
-            row.add("of_bare", rate / f64::midpoint(before, after));
-            before = after;
-        }
-    }
-    rows.insert(0, bare);
-    Ok(rows)
+struct Scene<'a> {
+    stage: &'a Stage,
+    options: &'a Options,
+    payloads: Payloads,
+    /// Where the sink is.
+    sink: String,
 }
 
-/// Commits a second.
-async fn measure_turn(
-    stage: &Stage,
-    turn: Turn,
-    sink: &str,
-    (clients, seconds, payloads): (usize, Duration, &Payloads),
-    row: &mut Row,
-) -> Result<f64, BenchError> {
-    let behind = Behind::set(stage, turn, sink).await?;
-    let received = stage.received()?;
-    let flood = Flood::start(stage, clients, turn.table(), payloads).await?;
-    sleep(seconds).await;
-    let mut committed = flood.stop().await?;
-    row.add("commits", committed.commits as f64);
-    row.add("commits_per_s", committed.per_s);
-    let [p50, p99] = quantiles(&mut committed.latencies_ms, [0.5, 0.99]);
-    row.add_known("commit_p50_ms", p50);
-    row.add_known("commit_p99_ms", p99);
-
-    // What was left behind is not to weigh on the next turn.
-    match turn {
-        Turn::Bare | Turn::Notify => {}
-        Turn::NoRelay | Turn::Asleep => {
-            drop(behind);
-            let relays = stage.relays(1).await?;
-            stage.drained(LIMIT).await?;
-            drop(relays);
-        }
-        Turn::Expanding => {
-            stage.drained(LIMIT).await?;
-        }
-        Turn::Delivering => {
-            stage.drained(LIMIT).await?;
-            let received = stage.received()? - received;
-            if received != committed.commits {
-                return Err(format!("of {} events {received} were received", committed.commits).into());
+impl Scene<'_> {
+    async fn measure_with(&self, clients: usize, runs: u32) -> Result<Vec<Row>, BenchError> {
+        let new_row = |turn: Turn| {
+            let payload_bytes = self.options.tax_payload_bytes;
+            let what = json!({ "clients": clients, "turn": turn.name(), "payload_bytes": payload_bytes });
+            Row::new(format!("{clients}, {}", turn.name()), what)
+        };
+        let mut bare = new_row(Turn::Bare);
+        let mut rows: Vec<Row> = TURNS.into_iter().map(new_row).collect();
+        for _ in 0..runs {
+            let mut before = self.measure(Turn::Bare, clients, &mut bare).await?;
+            for (turn, row) in TURNS.into_iter().zip(&mut rows) {
+                let per_s = self.measure(turn, clients, row).await?;
+                let after = self.measure(Turn::Bare, clients, &mut bare).await?;
+                row.add("of_bare", per_s / f64::midpoint(before, after));
+                before = after;
             }
-            row.add("received", received as f64);
         }
+        rows.insert(0, bare);
+        Ok(rows)
     }
-    Ok(committed.per_s)
+
+    /// Commits a second.
+    async fn measure(&self, turn: Turn, clients: usize, row: &mut Row) -> Result<f64, BenchError> {
+        let stage = self.stage;
+        let behind = Behind::set(stage, turn, &self.sink).await?;
+        let received = stage.received()?;
+        let flood = Flood::start(stage, clients, turn.table(), &self.payloads).await?;
+        sleep(self.options.tax_seconds).await;
+        let mut committed = flood.stop().await?;
+        row.add("commits", committed.commits as f64);
+        row.add("commits_per_s", committed.per_s);
+        let [p50, p99] = quantiles(&mut committed.latencies_ms, [0.5, 0.99]);
+        row.add_known("commit_p50_ms", p50);
+        row.add_known("commit_p99_ms", p99);
+
+        // What was left behind is not to weigh on the next turn.
+        match turn {
+            Turn::Bare | Turn::Notify => {}
+            Turn::NoRelay | Turn::Asleep => {
+                drop(behind);
+                let relays = stage.relays(1).await?;
+                stage.drained(LIMIT).await?;
+                drop(relays);
+            }
+            Turn::Expanding => {
+                stage.drained(LIMIT).await?;
+            }
+            Turn::Delivering => {
+                stage.drained(LIMIT).await?;
+                let received = stage.received()? - received;
+                if received != committed.commits {
+                    return Err(format!("of {} events {received} were received", committed.commits).into());
+                }
+                row.add("received", received as f64);
+            }
+        }
+        Ok(committed.per_s)
+    }
 }
 
 /// What stands behind a turn.

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// So many say how many statements a delivery takes.
 const COUNTED_EVENTS: u64 = 10_000;
 
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, serde::Serialize, Clone)]
 #[command(next_help_heading = "Throughput")]
 #[group(skip)]
 pub(super) struct Options {
@@ -31,7 +31,7 @@ pub(super) struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [307, 1024, 16384], default_value_if("quick", "true", "307"))]
     payload_bytes: Vec<usize>,
     /// Relays; rows with several have payloads of 1 KiB, or else of the first size
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = super::one_or_more)]
     relays: Vec<usize>,
     /// Events of the row that shows a relay's memory beside a large backlog; 0 leaves it out
     #[arg(long, default_value_t = 1_000_000, default_value_if("quick", "true", "5000"))]

@@ -1,14 +1,16 @@
 //! Producers: one event a transaction, as fast as they can, or at a steady rate.
 
 use super::BenchError;
+use super::clock::Clock;
 use super::payloads::Payloads;
-use super::sink::Receiver;
+use super::report::{Row, quantiles};
 use super::stage::Stage;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use tokio_postgres::{Client, Statement};
 
 /// Writers that commit as fast as they can until they are stopped.
 pub(super) struct Flood {
@@ -71,113 +73,184 @@ impl Flood {
     }
 }
 
-/// Events at a steady rate, and a receiver in this process that sees when each arrives: one clock measures both ends.
-pub(super) struct Probe {
-    receiver: Receiver,
-    /// When each event arrived first, by its number.
-    received: Arc<Mutex<Vec<Option<Instant>>>>,
-}
-
-/// What a rate is written with.
-pub(super) struct Pace {
-    pub(super) per_s: u64,
-    /// Not counted: warms connections and plans.
-    pub(super) warm_up: Duration,
-    pub(super) lasts: Duration,
-    /// Connections that take the events in turn, so that one slow commit does not hold up the others.
+/// Events at a steady rate, each timed from its writer to its last receipt.
+///
+/// The loop is open: when an event is due depends on the rate alone, not on how long the ones before it took. One that
+/// is late, because every connection is busy, is inserted at once. Two times are told of each. The one that scenarios
+/// compare begins when COMMIT has returned: what a relay can do something about; an event that arrives before its writer
+/// hears of the COMMIT took no time. The other begins when the event was due, and is the more honest one of what a user
+/// waits for: the insert is in it, and so is what a writer that was held up did not send in time.
+#[derive(Clone)]
+pub(super) struct Beat {
+    pub(super) per_s: f64,
+    pub(super) payloads: Arc<Payloads>,
+    /// They are for these tenants in turn.
+    pub(super) tenants: Arc<[String]>,
+    /// So many deliveries of each.
+    pub(super) copies: u32,
+    /// Connections, of which whichever is free takes the next event: one slow commit does not hold up the others.
     pub(super) writers: usize,
 }
 
-/// How long events took to arrive.
-pub(super) struct Arrivals {
-    /// From the moment COMMIT returned.
-    pub(super) from_commit_ms: Vec<f64>,
-    /// From the moment the event was to be inserted, whether the writer was on time or not.
-    pub(super) from_schedule_ms: Vec<f64>,
-    pub(super) achieved_per_s: f64,
+/// What a beat's events are called, whatever they carry.
+pub(super) const BEAT: &str = "beat";
+
+/// An event of a beat, committed.
+struct Written {
+    /// Within the beat.
+    nth: u64,
+    /// By which the receiver knows it.
+    number: usize,
+    due: Instant,
+    committed_at: Instant,
 }
 
-/// An event's number is in its id, of version 8: application's own.
-const IDS: u128 = 0xbe7c_0000_0000_8000_8000_0000_0000_0000;
-
-impl Probe {
-    pub(super) fn start() -> Result<Self, BenchError> {
-        let received: Arc<Mutex<Vec<Option<Instant>>>> = Arc::default();
-        let seen = received.clone();
-        let receiver = Receiver::start(move |arrived| {
-            let now = Instant::now();
-            let number =
-                uuid::Uuid::parse_str(arrived.event_id()).map_or(usize::MAX, |id| (id.as_u128() ^ IDS) as usize);
-            if let Some(slot) = seen.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
-                slot.get_or_insert(now);
-            }
-        })?;
-        Ok(Self { receiver, received })
+impl Beat {
+    /// For the tenant that events have which name none.
+    pub(super) fn new(per_s: f64, payloads: &Payloads) -> Self {
+        let (payloads, tenants) = (Arc::new(payloads.clone()), Arc::new(["default".to_owned()]));
+        Self { per_s, payloads, tenants, copies: 1, writers: 16 }
     }
 
-    pub(super) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/in", self.receiver.port)
+    /// So many events last so long.
+    fn events(&self, lasts: Duration) -> u64 {
+        (lasts.as_secs_f64() * self.per_s).round() as u64
     }
 
-    /// Writes at that pace and waits until all has been delivered. The schedule is kept: an event that is late, because
-    /// the one before it took long, is inserted at once, and counts from when it should have been.
-    pub(super) async fn measure(
+    /// Goes on for so long after having warmed up, and waits until everything has arrived.
+    pub(super) async fn last(
         &self,
         stage: &Stage,
-        pace: &Pace,
-        payloads: &Payloads,
-    ) -> Result<Arrivals, BenchError> {
-        let sql = "insert into outbox.event (event_id, type, payload) values ($1, $2, $3::text::jsonb)";
-        let count = |lasts: Duration| (lasts.as_secs_f64() * pace.per_s as f64) as usize;
-        let (warm_up, all) = (count(pace.warm_up), count(pace.warm_up) + count(pace.lasts));
-        let first = {
-            let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
-            let first = received.len();
-            received.resize(first + all, None);
-            first
-        };
-        let mut ready = vec![];
-        for _ in 0..pace.writers.clamp(1, all.max(1)) {
+        clock: &Clock,
+        warm_up: Duration,
+        lasts: Duration,
+    ) -> Result<Latency, BenchError> {
+        let not_counted = self.events(warm_up);
+        let all = not_counted + self.events(lasts).max(1);
+        let mut written = self.write(self.connect(stage).await?, clock, move |nth| nth < all).await?;
+        written.retain(|event| event.nth >= not_counted);
+        self.time(clock, &written).await
+    }
+
+    /// Goes on while `more` says so, and waits until everything has arrived. The connections are made before what it is to
+    /// accompany begins.
+    pub(super) async fn last_while(
+        &self,
+        connected: Vec<(Client, Statement)>,
+        clock: &Clock,
+        more: impl Fn() -> bool + Clone + Send + 'static,
+    ) -> Result<Latency, BenchError> {
+        let written = self.write(connected, clock, move |_| more()).await?;
+        self.time(clock, &written).await
+    }
+
+    /// Goes on for so long; whether it arrives is nobody's concern.
+    pub(super) async fn only_write(&self, stage: &Stage, clock: &Clock, lasts: Duration) -> Result<(), BenchError> {
+        let all = self.events(lasts);
+        self.write(self.connect(stage).await?, clock, move |nth| nth < all).await?;
+        Ok(())
+    }
+
+    /// Its connections, with what each of them inserts by.
+    pub(super) async fn connect(&self, stage: &Stage) -> Result<Vec<(Client, Statement)>, BenchError> {
+        let sql = "insert into outbox.event (event_id, tenant_id, type, payload) values ($1, $2, $3, $4::text::jsonb)";
+        let mut connected = vec![];
+        for _ in 0..self.writers {
             let client = stage.connect().await?;
             let insert = client.prepare(sql).await?;
-            ready.push((client, insert));
+            connected.push((client, insert));
         }
-        let (writers, start, gap) = (ready.len(), Instant::now(), 1.0 / pace.per_s as f64);
-        let payloads = Arc::new(payloads.clone());
-        let mut tasks = JoinSet::new();
-        for (own, (client, insert)) in ready.into_iter().enumerate() {
-            let payloads = payloads.clone();
-            tasks.spawn(async move {
-                let mut committed = vec![];
-                for n in (own..all).step_by(writers) {
-                    let due = start + Duration::from_secs_f64(n as f64 * gap);
+        Ok(connected)
+    }
+
+    /// Writes while there is a next event.
+    async fn write(
+        &self,
+        connected: Vec<(Client, Statement)>,
+        clock: &Clock,
+        is_next: impl Fn(u64) -> bool + Clone + Send + 'static,
+    ) -> Result<Vec<Written>, BenchError> {
+        let (start, next) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let mut writers = JoinSet::new();
+        for (client, insert) in connected {
+            let (beat, numbers, next, is_next) = (self.clone(), clock.numbers(), next.clone(), is_next.clone());
+            writers.spawn(async move {
+                let mut written = vec![];
+                loop {
+                    let nth = next.fetch_add(1, Ordering::Relaxed);
+                    if !is_next(nth) {
+                        break;
+                    }
+                    let due = start + Duration::from_secs_f64(nth as f64 / beat.per_s);
                     sleep_until(due).await;
-                    let (kind, payload) = payloads.nth(n as u64);
-                    let id = uuid::Uuid::from_u128(IDS | (first + n) as u128);
-                    client.execute(&insert, &[&id, kind, payload]).await?;
-                    committed.push((n, due, Instant::now()));
+                    // It may have been called off meanwhile.
+                    if !is_next(nth) {
+                        break;
+                    }
+                    let (number, id) = numbers.next();
+                    let tenant = &beat.tenants[(nth % beat.tenants.len() as u64) as usize];
+                    let (_, payload) = beat.payloads.nth(nth);
+                    client.execute(&insert, &[&id, tenant, &BEAT, payload]).await?;
+                    written.push(Written { nth, number, due, committed_at: Instant::now() });
                 }
-                Ok::<_, tokio_postgres::Error>(committed)
+                Ok::<_, tokio_postgres::Error>(written)
             });
         }
-        let mut committed = vec![];
-        while let Some(done) = tasks.join_next().await {
-            committed.extend(done??.into_iter().filter(|(n, ..)| *n >= warm_up));
+        let mut written = vec![];
+        while let Some(done) = writers.join_next().await {
+            written.extend(done??);
         }
-        stage.drained(Duration::from_secs(60)).await?;
+        Ok(written)
+    }
 
-        let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut from_commit_ms, mut from_schedule_ms) = (vec![], vec![]);
-        let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
-        for (n, due, at) in &committed {
-            let received_at = received[first + n].ok_or("a committed event did not arrive")?;
-            from_commit_ms.push(ms(*at, received_at));
-            from_schedule_ms.push(ms(*due, received_at));
+    /// Waits until these have arrived; how long it took them.
+    async fn time(&self, clock: &Clock, written: &[Written]) -> Result<Latency, BenchError> {
+        if written.is_empty() {
+            return Err("what was to be accompanied was over before the first event of the beat".into());
         }
-        let last = committed.iter().map(|(_, _, at)| *at).max().unwrap_or(start);
-        let took = last.saturating_duration_since(start + Duration::from_secs_f64(warm_up as f64 * gap)).as_secs_f64();
+        let numbers: Vec<usize> = written.iter().map(|event| event.number).collect();
+        let receipts = clock.last_receipts(&numbers, self.copies).await?;
+        let ms = |from: fn(&Written) -> Instant| {
+            let both = written.iter().zip(&receipts);
+            both.map(|(event, at)| at.saturating_duration_since(from(event)).as_secs_f64() * 1000.0).collect::<Vec<_>>()
+        };
+        let [p50, p99, p999] =
+            quantiles(&mut ms(|event| event.committed_at), [0.5, 0.99, 0.999]).map(Option::unwrap_or_default);
+        let [from_schedule_p50, from_schedule_p99] =
+            quantiles(&mut ms(|event| event.due), [0.5, 0.99]).map(Option::unwrap_or_default);
+        let began = written.iter().map(|event| event.due).min();
+        let ended = written.iter().map(|event| event.committed_at).max();
+        let took = began.zip(ended).map(|(began, ended)| ended.saturating_duration_since(began).as_secs_f64());
         // The gap after the last one belongs to it.
-        let achieved_per_s = committed.len() as f64 / took.max(committed.len() as f64 * gap);
-        Ok(Arrivals { from_commit_ms, from_schedule_ms, achieved_per_s })
+        let at_least = written.len() as f64 / self.per_s;
+        let achieved_per_s = written.len() as f64 / took.unwrap_or_default().max(at_least);
+        let events = written.len() as u64;
+        Ok(Latency { events, achieved_per_s, p50, p99, p999, from_schedule_p50, from_schedule_p99 })
+    }
+}
+
+/// How long a beat's events took to arrive, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Latency {
+    pub(super) events: u64,
+    /// By which the writers were on time, or were not.
+    pub(super) achieved_per_s: f64,
+    /// From the moment COMMIT returned.
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) p999: f64,
+    /// From the moment the event was due.
+    pub(super) from_schedule_p50: f64,
+    pub(super) from_schedule_p99: f64,
+}
+
+impl Latency {
+    pub(super) fn add_to(self, row: &mut Row) {
+        row.add("achieved_per_s", self.achieved_per_s);
+        row.add("p50_ms", self.p50);
+        row.add("p99_ms", self.p99);
+        row.add("p999_ms", self.p999);
+        row.add("from_schedule_p50_ms", self.from_schedule_p50);
+        row.add("from_schedule_p99_ms", self.from_schedule_p99);
     }
 }

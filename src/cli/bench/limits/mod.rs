@@ -41,7 +41,7 @@ const PAYLOAD_BYTES: usize = 1024;
 const IN_FLIGHT: usize = 256;
 const EXCERPT_BYTES: usize = 1024;
 
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, serde::Serialize, Clone)]
 #[command(next_help_heading = "Limits")]
 #[group(skip)]
 pub(super) struct Options {
@@ -52,7 +52,7 @@ pub(super) struct Options {
     #[arg(long)]
     peers: bool,
     /// Workers of the hand-written loop, by row
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16, 32])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16, 32], value_parser = crate::cli::bench::one_or_more)]
     loop_workers: Vec<usize>,
     /// Events of one expand, where SQL is measured alone
     #[arg(long, default_value_t = 128)]
@@ -77,6 +77,8 @@ pub(super) async fn run(stage: &mut Stage, arguments: &Arguments) -> Result<Repo
                 Err(e) => report.notes.push(format!("no row of {name}: {e}")),
             }
         }
+    } else {
+        report.notes.push("No rows of the job queues of others: make bench-peers, or --peers, has them.".into());
     }
 
     let row = |label: &str, what: &str| Row::new(label, json!({ "what": what }));

@@ -4,6 +4,7 @@
 use super::super::meter::{Meter, tree_cpu_s};
 use super::super::payloads::Payloads;
 use super::super::stage::{self, Stage};
+use super::super::why;
 use super::{BenchError, Measured};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,10 @@ impl Peer {
     /// Installs it in a new database, warms it up, enqueues the tasks, and measures until they are done.
     pub(super) async fn measure(&self, stage: &Stage, terms: &Terms, tasks: u64) -> Result<Measured, BenchError> {
         let measured = tokio::time::timeout(LIMIT, self.try_measure(stage, terms, tasks));
-        measured.await.map_err(|_| "it does not end")?.map_err(|e| format!("{}: {e}", self.label).into())
+        measured
+            .await
+            .unwrap_or_else(|_| Err("it does not end".into()))
+            .map_err(|e| format!("{}: {}", self.label, why(&e)).into())
     }
 
     async fn try_measure(&self, stage: &Stage, terms: &Terms, tasks: u64) -> Result<Measured, BenchError> {

@@ -5,12 +5,11 @@ use super::super::meter::Meter;
 use super::super::stage::Stage;
 use super::{BenchError, Measured, Parts};
 use crate::cli::run::database;
-use crate::db::{Db, DbError, Expanded, Finished, Recorded, Room};
+use crate::db::{Db, DbError, Expand, Expanded, Finished, Recorded, Room};
 use crate::metrics::Metrics;
 use crate::wake::{Direct, Identity};
-use std::future::pending;
 use std::time::{Duration, SystemTime};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// Results of one record at most: what is ready meanwhile, as in the relay.
 const RECORD: usize = 512;
@@ -38,45 +37,55 @@ pub(super) async fn run(stage: &Stage, parts: &Parts, deliveries: u64, batch: i3
     }
 }
 
+/// A call that has come back.
+enum Done {
+    Expanded(Result<Option<Expanded>, DbError>),
+    Recorded(Result<Recorded, DbError>),
+}
+
 /// Expands and records until nothing is left.
 async fn drain(db: &Db, epoch: i32, sample: &Finished, events: i32) -> Result<(), BenchError> {
     let mut results: Vec<Finished> = vec![];
-    let mut expanding: Option<JoinHandle<Result<Option<Expanded>, DbError>>> = None;
-    let mut recording: Option<JoinHandle<Result<Recorded, DbError>>> = None;
-    let (mut more, mut under_record) = (true, 0);
+    let mut calls = JoinSet::new();
+    let (mut more, mut expanding, mut under_record) = (true, false, 0);
+    let call = Expand {
+        events: events.unsigned_abs() as usize,
+        skip_filters: false,
+        slow: Vec::new(),
+        patience: PATIENCE,
+        keep_back: false,
+    };
     loop {
-        if recording.is_none() && !results.is_empty() {
+        if under_record == 0 && !results.is_empty() {
             let batch: Vec<_> = results.drain(..results.len().min(RECORD)).collect();
             under_record = batch.len();
             let db = db.clone();
-            recording = Some(tokio::spawn(async move { db.record(epoch, NAME, &batch).await }));
+            calls.spawn(async move { Done::Recorded(db.record(epoch, NAME, &batch).await) });
         }
-        if expanding.is_none() && more && results.len() < RECORD {
+        if !expanding && more && results.len() < RECORD {
+            expanding = true;
             let room = room(sample.subscription_id, events, results.len() + under_record);
-            let db = db.clone();
-            expanding = Some(tokio::spawn(async move { db.expand(epoch, events, &room, false, &[], PATIENCE).await }));
+            let (db, call) = (db.clone(), call.clone());
+            calls.spawn(async move { Done::Expanded(db.expand(epoch, &room, &call).await) });
         }
-        if expanding.is_none() && recording.is_none() {
-            return Ok(());
-        }
-        tokio::select! {
-            recorded = join(&mut recording) => {
-                (recording, under_record) = (None, 0);
+        let Some(done) = calls.join_next().await else { return Ok(()) };
+        match done? {
+            Done::Recorded(recorded) => {
+                under_record = 0;
                 if !recorded?.failed.is_empty() {
                     return Err("a result was not accepted".into());
                 }
             }
-            expanded = join(&mut expanding) => {
-                expanding = None;
+            Done::Expanded(expanded) => {
+                expanding = false;
                 let expanded = expanded?.ok_or("nothing is handed out")?;
                 more = expanded.more || expanded.events > 0;
                 let started_at = SystemTime::now();
-                results.extend(
-                    expanded
-                        .leases
-                        .iter()
-                        .map(|lease| Finished { event_seq: lease.event_seq, started_at, ..sample.clone() }),
-                );
+                results.extend(expanded.leases.iter().map(|lease| Finished {
+                    event_seq: lease.event_seq,
+                    started_at,
+                    ..sample.clone()
+                }));
             }
         }
     }
@@ -86,12 +95,4 @@ async fn drain(db: &Db, epoch: i32, sample: &Finished, events: i32) -> Result<()
 fn room(subscription_id: i64, leases: i32, busy: usize) -> Room {
     let busy = i32::try_from(busy).unwrap_or(i32::MAX);
     Room { leases, max_in_flight: i32::MAX, busy_ids: vec![subscription_id], busy_counts: vec![busy], bytes: i64::MAX }
-}
-
-/// The result of a call under way; never, if there is none. Cancel safe.
-async fn join<T>(call: &mut Option<JoinHandle<Result<T, DbError>>>) -> Result<T, BenchError> {
-    match call {
-        Some(call) => Ok(call.await??),
-        None => pending().await,
-    }
 }

@@ -1,6 +1,6 @@
 //! The log and history are read by index, whatever the planner has been told about them, and by whomever.
 
-use crate::support::{Db, Expand, PATIENCE, Relay, Session};
+use crate::support::{Claim, Db, Expand, PATIENCE, Relay, Session, sent};
 use std::time::Instant;
 
 /// How many rows of the log's first segment this session has read since it began its transaction:
@@ -110,6 +110,38 @@ async fn what_commits_late_is_looked_up_by_its_transaction_whatever_statistics_s
     let after = reads(&app).await;
     app.run("commit").await;
     assert!(after.1 - before.1 <= 100, "status read {} events", after.1 - before.1);
+}
+
+/// How often this session has looked something up in the queue since it began its transaction.
+async fn look_ups(session: &Session) -> i64 {
+    session
+        .one("select sum(idx_scan)::bigint from pg_stat_xact_user_tables where relid = 'outbox_relay.queue'::regclass")
+        .await
+}
+
+#[tokio::test]
+async fn with_statistics_from_when_it_was_empty_the_queue_is_reached_by_its_key() {
+    let db = Db::new().await;
+    let (app, relay) = (db.session().await, Relay::new(&db).await);
+    app.subscribe("order.*").await;
+    app.run("vacuum analyze outbox_relay.queue").await;
+    // Each call once while it is empty, so that its plans are those for an empty table.
+    relay.claim(&Claim::default()).await;
+    relay.record(&[sent((1, 1), 200), sent((1, 2), 500)]).await;
+    app.insert_many("order.created", 600).await;
+    relay.expand_all(&Expand::queue_only(600)).await;
+    for status in [200, 500] {
+        relay.session.run("begin").await;
+        let before = look_ups(&relay.session).await;
+        let leases = relay.claim(&Claim { lease_limit: 200, max_in_flight: 200, ..Claim::default() }).await.leases;
+        let claimed = look_ups(&relay.session).await - before;
+        assert_eq!(leases.len(), 200);
+        assert!(claimed >= 200, "claim walked the queue: {claimed} look-ups for 200 leases");
+        relay.record(&leases.into_iter().map(|lease| sent(lease, status)).collect::<Vec<_>>()).await;
+        let recorded = look_ups(&relay.session).await - before - claimed;
+        assert!(recorded >= 200, "record walked the queue: {recorded} look-ups for 200 results of {status}");
+        relay.session.run("commit").await;
+    }
 }
 
 /// The names of the nodes of a plan, and what they scan.
