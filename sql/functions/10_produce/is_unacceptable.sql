@@ -5,11 +5,11 @@ language plpgsql stable
 as $$
 -- Whether an event could not be delivered, or was given a transaction: the condition of the trigger event_acceptable.
 --
--- A function, because each statement reads its triggers' conditions anew from the catalog: this one's call is 940
+-- A function, because each statement reads its triggers' conditions anew from the catalog: this one's call is 920
 -- characters of nodes, the rules written out were 3,780. Plpgsql keeps the plan of an expression for the session.
 -- Instructions of a prepared insert in a backend: 140,000 into the bare table, 308,000 with the rules written out,
 -- 215,000 so. Rejected: a function in SQL, which is planned for each statement (405,000); a trigger without condition,
--- which reads each row back (194,000, but a payload of 16 KiB is unpacked again: a tenth of its insert); domains, whose
+-- which reads each row back (196,000, but a payload of 16 KiB is unpacked again: a tenth of its insert); domains, whose
 -- type drivers are told instead of text; CHECK constraints, which are read for each statement too, and by a restore.
 --
 -- It runs with the rights of whoever inserts. A fixed search_path would cost as much as all of this, so each name
