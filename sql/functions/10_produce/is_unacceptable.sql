@@ -12,7 +12,7 @@ as $$
 -- which reads each row back (196,000, but a payload of 16 KiB is unpacked again: a tenth of its insert); domains, whose
 -- type drivers are told instead of text; CHECK constraints, which are read for each statement too, and by a restore.
 --
--- It runs with the rights of whoever inserts. A fixed search_path would cost as much as all of this, so each name
+-- It runs with the rights of whoever inserts. A fixed search_path is set and put back at each call, so each name
 -- here carries its schema, and nothing a session sets may change a literal: no backslash, times with their zone.
 --
 -- #> '{}' is the payload itself, unpacked: a value copied from another table may arrive compressed, and would count as
