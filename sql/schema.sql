@@ -3921,7 +3921,7 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) IS 'Who holds a credential of the HTTP API; the transaction acts in that name from then on.';
 
-CREATE FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[] DEFAULT '{}'::bigint[], byte_limit bigint DEFAULT 67108864, keep_back boolean DEFAULT false) RETURNS SETOF outbox_relay.expansion
+CREATE FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[] DEFAULT '{}'::bigint[], byte_limit bigint DEFAULT 67108864, keep_back_ms integer DEFAULT 0) RETURNS SETOF outbox_relay.expansion
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -3955,10 +3955,11 @@ CREATE FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_li
 -- higher priority is leased first; prioritised says that beyond this batch there is an event that is not to
 -- wait its turn, so that the relay goes on expanding even without room and claim can choose.
 --
--- With keep_back the batch ends at its last event that leads anywhere: what is behind, and wanted only by
+-- With keep_back_ms the batch ends at its last event that leads anywhere: what is behind, and wanted only by
 -- subscriptions that have no room of their own left, stays in the log and is read again (kept_back counts it). A
--- delivery that is queued costs an update, an index entry and a claim more than one that is born leased. The
--- relay gives this up where room does not come soon: others' events may lie behind.
+-- delivery that is queued costs an update, an index entry and a claim more than one that is born leased. But others'
+-- events lie behind, and would wait as well: so not if the first of these was inserted longer ago than that, as in
+-- every backlog, nor if that cannot be told by its id. The relay gives it up too where no room comes.
 --
 -- Some deliveries are never born leased. With a rate limit or a circuit that is not closed, claim decides.
 -- For an ordered subscription: of one key in this batch all but the first are parked (next_attempt_at
@@ -3998,6 +3999,7 @@ declare
     bytes_left    bigint := byte_limit;
     max_bytes     constant integer := outbox_relay.limit_of('max_payload_bytes');
     stored_bytes  integer;             -- of a payload, unpacked
+    wary          boolean := false;    -- a payload of this call was far longer written than stored
     needed        bigint;
     filled        boolean;             -- there was more than event_limit
     fitting       integer;             -- leases of an event that bytes are left for
@@ -4104,15 +4106,23 @@ begin
                 <= coalesce(j.max_in_flight, expand.default_max_in_flight) - coalesce(b.count, 0) as fits
             from judged j
             left join unnest(expand.busy_subscription_ids, expand.busy_counts) b (subscription_id, count) using (subscription_id)),
+        led as (
+            select coalesce(max(b.event_seq), 0) as at from batch b
+            where expand.keep_back_ms > 0
+              and b.event_seq not in (select f.event_seq from fitting f group by f.event_seq having bool_and(f.may_lease and not f.fits))),
         ended as materialized (
-            select case when expand.keep_back then (
-                       select max(b.event_seq) from batch b
-                       where b.event_seq not in (select f.event_seq from fitting f group by f.event_seq having bool_and(f.may_lease and not f.fits)))
-                   else (select max(b.event_seq) from batch b) end as at),
+            select case when expand.keep_back_ms > 0 and (
+                       -- a version 7 UUID says when it was made
+                       select substr(k.event_id::text, 15, 1) = '7'
+                              and to_timestamp(('x' || lpad(left(replace(k.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
+                                  > clock_timestamp() - make_interval(secs => expand.keep_back_ms / 1000.0)
+                       from (select b.event_id from batch b where b.event_seq > l.at order by b.event_seq limit 1) k)
+                   then nullif(l.at, 0) else (select max(b.event_seq) from batch b) end as at
+            from led l),
         placed as materialized (
             select f.*, f.fits and row_number() over (partition by f.fits order by f.priority desc, f.event_seq) <= expand.lease_limit as leased
             from fitting f
-            where not expand.keep_back or f.event_seq <= (select d.at from ended d)),
+            where expand.keep_back_ms <= 0 or f.event_seq <= (select d.at from ended d)),
         born as (
             insert into outbox_relay.queue (subscription_id, event_seq, priority, state, epoch, next_attempt_at, ordering_key)
             select subscription_id, event_seq, priority, case when leased then 'leased' else 'pending' end,
@@ -4145,8 +4155,11 @@ begin
         end if;
         if bytes_left > 0 then
             -- What payload_text does with a small one, without the call: it is soon written, even if it is meant to be vast.
+            -- Up to 16 KiB that takes a fifth of a second at worst (1,200 numbers such as 1e131071); the first that turns out
+            -- to be such a one makes this call weigh all that are over 2,000 bytes before it writes them.
             stored_bytes := pg_column_size(r.stored #> '{}');
-            r.payload := case when stored_bytes <= 2000 then r.stored::text else outbox_relay.payload_text(r.stored) end;
+            r.payload := case when stored_bytes <= case when wary then 2000 else 16384 end then r.stored::text else outbox_relay.payload_text(r.stored) end;
+            wary := wary or (octet_length(r.payload) <= 8 * stored_bytes) is not true;
             if r.payload is null or octet_length(r.payload) > 8::bigint * greatest(max_bytes, stored_bytes) then
                 vast := vast || r.event_seq;
                 continue;
@@ -4238,7 +4251,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[], byte_limit bigint, keep_back boolean) IS 'Turns the next events of the log into deliveries, leased to the caller as far as it has room.';
+COMMENT ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[], byte_limit bigint, keep_back_ms integer) IS 'Turns the next events of the log into deliveries, leased to the caller as far as it has room.';
 
 CREATE FUNCTION outbox_relay.expanded_before(xact xid8, event_seq bigint, seen pg_snapshot, target pg_snapshot, "position" bigint, floor_seq bigint) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -7664,8 +7677,8 @@ GRANT ALL ON FUNCTION outbox_relay.end_request(token_id bigint, key text, status
 REVOKE ALL ON FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.enter(kind text, sha256 bytea, idle_limit interval, touch boolean) TO outbox_relay;
 
-REVOKE ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[], byte_limit bigint, keep_back boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[], byte_limit bigint, keep_back boolean) TO outbox_relay;
+REVOKE ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[], byte_limit bigint, keep_back_ms integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_limit integer, default_max_in_flight integer, busy_subscription_ids bigint[], busy_counts integer[], skip_filters boolean, asynchronous boolean, slow_versions bigint[], byte_limit bigint, keep_back_ms integer) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.expanded_before(xact xid8, event_seq bigint, seen pg_snapshot, target pg_snapshot, "position" bigint, floor_seq bigint) FROM PUBLIC;
 

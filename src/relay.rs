@@ -1,13 +1,13 @@
 //! The loop: wait, expand, sign, send, record, wait.
 //!
 //! [`Relay::run`] owns the order; everything it calls is a leaf that never calls back. At any moment
-//! there is at most one lease call (expand or claim), one record call and one housekeeping call under
-//! way, and as many attempts as `concurrency` allows. So batches grow by themselves with the load: what
-//! finishes while one record call is under way is the next one's batch.
+//! there is at most one expand, one claim, one record call and one housekeeping call under way, and as many
+//! attempts as `concurrency` allows. So batches grow by themselves with the load: what finishes while one record
+//! call is under way is the next one's batch.
 //!
-//! What it holds in memory is bounded by twice `concurrency` ([`lanes`]) and by `max_payload_bytes_held`: leases are
-//! taken only into free room, and not at all while results wait unrecorded. A backlog stays in the log, or as pending
-//! rows.
+//! What it holds in memory is bounded by twice `concurrency` ([`lanes`]), a quarter more that is leased ahead
+//! ([`ready`]), and `max_payload_bytes_held`: leases are taken only into free room, and not at all while results wait
+//! unrecorded. A backlog stays in the log, or as pending rows.
 
 mod housekeeping;
 mod lanes;

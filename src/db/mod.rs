@@ -125,6 +125,7 @@ impl Db {
     /// If the database cannot be asked; nothing was expanded then.
     pub async fn expand(&self, epoch: i32, room: &Room, call: &Expand) -> Result<Option<Expanded>, DbError> {
         let events = i32::try_from(call.events).unwrap_or(i32::MAX);
+        let keep_back_ms = i32::try_from(call.keep_back.as_millis()).unwrap_or(i32::MAX);
         let sql = "select event_seq, event_id, tenant_id, type, payload, occurred_at, traceparent, subscription_ids, versions,
                           expanded, queued, more, prioritised, kept_back
                    from outbox_relay.expand($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
@@ -144,7 +145,7 @@ impl Db {
                     (&self.asynchronous, Type::BOOL),
                     (&call.slow, Type::INT8_ARRAY),
                     (&room.bytes, Type::INT8),
-                    (&call.keep_back, Type::BOOL),
+                    (&keep_back_ms, Type::INT4),
                 ],
             )
             .await?;

@@ -136,8 +136,8 @@ pub struct Expand {
     pub slow: Vec<i64>,
     /// For so long at most; then it is cancelled.
     pub patience: Duration,
-    /// Leave at the end of the batch what its subscriptions have no room for.
-    pub keep_back: bool,
+    /// What stands at the end of the batch and has no room of its own stays in the log, until it is so old.
+    pub keep_back: Duration,
 }
 
 /// What `outbox_relay.expand` did.

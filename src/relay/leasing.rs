@@ -25,6 +25,9 @@ const LEAST_EVENTS: usize = 16;
 /// One more for each so many places is leased ahead, so that no place is empty while the next call is under way. Such a
 /// lease costs its payload; an attempt under way costs about 60 KiB.
 const AHEAD: usize = 4;
+/// So old may an event become in the log because its subscriptions have no room of their own: what lies behind it
+/// waits too.
+const KEEP_BACK: Duration = Duration::from_millis(50);
 /// An expand finds room for nothing of what it reads: after so long all of that is queued.
 const STUCK: Duration = Duration::from_millis(5);
 /// So long nothing is kept back then: where receivers are slow, others' events would wait too often.
@@ -128,7 +131,8 @@ impl Relay {
         }
         // A batch of one has failed, and no filter was to blame: on with it, whatever its filters would say.
         let skip_filters = self.expand_limit == 0;
-        let keep_back = !self.prioritised && !self.slow.has_found() && now >= self.keep_back_at;
+        let may_keep = !self.prioritised && !self.slow.has_found() && now >= self.keep_back_at;
+        let keep_back = if may_keep { KEEP_BACK } else { Duration::ZERO };
         self.expanding = self.slow.at_most(wanted.min(self.expand_limit).max(1));
         let slow = self.slow.begin();
         let patience = self.slow.patience(&slow);

@@ -1,7 +1,7 @@
 //! Expanding: every committed event becomes one delivery for each subscription that wants it, exactly
 //! once, in whatever order transactions end.
 
-use crate::support::{Db, Expand, Relay, Session};
+use crate::support::{Db, Expand, Expanded, Relay, Session};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -442,6 +442,58 @@ async fn no_more_is_leased_than_the_relay_and_each_subscription_have_room_for() 
 
     app.insert_many("a", 10).await;
     assert_eq!(relay.expand(&Expand::queue_only(100)).await.leases, []);
+    app.assert_accounted().await;
+}
+
+const HOUR_MS: i32 = 3_600_000;
+
+#[tokio::test]
+async fn what_has_no_room_of_its_own_stays_in_the_log_until_it_has() {
+    let db = Db::new().await;
+    let (app, relay) = (db.session().await, Relay::new(&db).await);
+    let subscription = app.subscribe_with("*", "max_in_flight => 3").await;
+    app.insert_many("a", 10).await;
+    let call = |in_flight| Expand { keep_back_ms: HOUR_MS, busy: vec![(subscription, in_flight)], ..Expand::default() };
+    let seqs = |batch: &Expanded| batch.leases.iter().map(|(_, seq)| *seq).collect::<Vec<_>>();
+
+    let first = relay.expand(&call(0)).await;
+    assert_eq!((seqs(&first), first.expanded, first.queued, first.kept_back), (vec![1, 2, 3], 3, 0, 7));
+    assert!(first.more, "it is to be read again");
+    relay.session.run("begin").await;
+    let full = relay.expand(&call(3)).await;
+    let has_written: bool = relay.session.one("select pg_current_xact_id_if_assigned() is not null").await;
+    relay.session.run("commit").await;
+    assert_eq!((full.leases.len(), full.expanded, full.kept_back, full.more, has_written), (0, 0, 7, true, false));
+    let with_limit = relay.expand(&Expand { event_limit: 4, ..call(1) }).await;
+    assert_eq!((seqs(&with_limit), with_limit.kept_back, with_limit.more), (vec![4, 5], 2, true));
+
+    // What others want behind it takes it along, and all that may not be born leased is no reason to wait either.
+    let other = app.subscribe("a").await;
+    let mixed = relay.expand(&Expand { event_limit: 2, ..call(3) }).await;
+    assert_eq!((mixed.leases.len(), mixed.queued, mixed.kept_back), (2, 2, 0));
+    app.run(&format!("select outbox.pause({other})")).await;
+    assert_eq!(relay.expand(&call(3)).await.kept_back, 3);
+    let old = relay.expand(&Expand { keep_back_ms: 1, ..call(3) }).await;
+    assert_eq!((old.expanded, old.queued, old.kept_back), (3, 3, 0), "what is old keeps nobody waiting");
+    app.insert("a", "{}").await;
+    app.run("select outbox.publish('later', '{}', deliver_at => now() + interval '1 hour')").await;
+    let rest = relay.expand_all(&call(3)).await;
+    assert_eq!((rest.expanded, rest.queued, rest.kept_back), (2, 2, 0), "up to the last one, which has to be queued");
+    app.assert_accounted().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_back_and_not_to_wait_its_turn_is_told() {
+    let db = Db::new().await;
+    let (app, relay) = (db.session().await, Relay::new(&db).await);
+    let subscription = app.subscribe_with("*", "max_in_flight => 1").await;
+    app.insert("a", "{}").await;
+    let call = Expand { keep_back_ms: HOUR_MS, busy: vec![(subscription, 1)], ..Expand::default() };
+    assert_eq!(relay.expand(&call).await, Expanded { more: true, kept_back: 1, ..Expanded::default() });
+    app.run("select outbox.publish('b', '{}', priority => 5::smallint)").await;
+    let both = relay.expand(&call).await;
+    assert_eq!((both.kept_back, both.prioritised), (2, true));
+    assert_eq!(relay.expand(&Expand { busy: Vec::new(), ..call }).await.leases, [(subscription, 2)], "it goes first");
     app.assert_accounted().await;
 }
 

@@ -15,7 +15,7 @@ mod tls;
 
 pub(crate) use cable::Cable;
 pub(crate) use daemon::{Daemon, Outboxd};
-pub(crate) use relay::{Claim, Expand, Relay, Sent, sent};
+pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
 pub(crate) use seat::Seat;
 pub(crate) use sink::{Sink, raw_answer, raw_sink};
 pub(crate) use tls::{Authority, acceptor, tls_receiver};

@@ -18,11 +18,12 @@ pub(crate) struct Expand {
     pub(crate) max_in_flight: i32,
     /// What the relay has in flight, by subscription.
     pub(crate) busy: Vec<(i64, i32)>,
+    pub(crate) keep_back_ms: i32,
 }
 
 impl Default for Expand {
     fn default() -> Self {
-        Self { event_limit: 1000, lease_limit: 1000, max_in_flight: 1000, busy: Vec::new() }
+        Self { event_limit: 1000, lease_limit: 1000, max_in_flight: 1000, busy: Vec::new(), keep_back_ms: 0 }
     }
 }
 
@@ -34,13 +35,15 @@ impl Expand {
 }
 
 /// What one call of `expand` returned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Expanded {
     /// Subscription and event, in the order they were returned.
     pub(crate) leases: Vec<(i64, i64)>,
     pub(crate) expanded: i32,
     pub(crate) queued: i32,
     pub(crate) more: bool,
+    pub(crate) prioritised: bool,
+    pub(crate) kept_back: i32,
 }
 
 /// Arguments of `outbox_relay.claim`.
@@ -115,9 +118,17 @@ impl Relay {
         let rows = self
             .session
             .query(
-                "select event_seq, subscription_ids, expanded, queued, more
-                 from outbox_relay.expand($1, $2, $3, $4, $5, $6, false, true)",
-                &[&self.epoch, &call.event_limit, &call.lease_limit, &call.max_in_flight, &busy_ids, &busy_counts],
+                "select event_seq, subscription_ids, expanded, queued, more, prioritised, kept_back
+                 from outbox_relay.expand($1, $2, $3, $4, $5, $6, false, true, keep_back_ms => $7)",
+                &[
+                    &self.epoch,
+                    &call.event_limit,
+                    &call.lease_limit,
+                    &call.max_in_flight,
+                    &busy_ids,
+                    &busy_counts,
+                    &call.keep_back_ms,
+                ],
             )
             .await
             .unwrap_or_else(|error| panic!("expand: {}", outboxd::schema::describe(&error)));
@@ -132,6 +143,8 @@ impl Relay {
             expanded: summary.get(2),
             queued: summary.get(3),
             more: summary.get(4),
+            prioritised: summary.get(5),
+            kept_back: summary.get(6),
         })
     }
 

@@ -53,7 +53,7 @@ async fn drain(db: &Db, epoch: i32, sample: &Finished, events: i32) -> Result<()
         skip_filters: false,
         slow: Vec::new(),
         patience: PATIENCE,
-        keep_back: false,
+        keep_back: Duration::ZERO,
     };
     loop {
         if under_record == 0 && !results.is_empty() {
