@@ -12,7 +12,7 @@ async fn the_relay_sends_statements_by_the_batch() {
     let counter = Counter::of(&db).await;
     let (app, sink) = (db.session().await, Sink::accepting().await);
     app.allow_http().await;
-    app.endpoint(&sink.url("/in"), "max_in_flight => 512").await;
+    app.endpoint(&sink.url("/in"), "max_in_flight => 1000").await; // more than the relay leases, so that none is queued
     app.run("select outbox.hold('the backlog is written')").await;
     let mut relay = Daemon::on(&db).await;
     app.run(&format!(
