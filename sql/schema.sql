@@ -1032,10 +1032,7 @@ unexpanded as (
         where not outbox_relay.expanded_before(l.xact, l.event_seq, c.seen, c.target, c.position, c.floor_seq)) u
     where coalesce(u.tenant_id = any ((select tenants from bound)::text[]), true)),
 first as (
-    -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
-    select case when substr(e.event_id::text, 15, 1) = '7'
-        then to_timestamp(('x' || lpad(left(replace(e.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
-        else e.occurred_at end as inserted_at
+    select coalesce(outbox_relay.made_at(e.event_id), e.occurred_at) as inserted_at
     from outbox.event e where e.event_seq = (select u.first_seq from unexpanded u)),
 queued as (
     select coalesce(sum(q.pending), 0)::bigint as pending, coalesce(sum(q.leased), 0)::bigint as leased, coalesce(sum(q.failed), 0)::bigint as failed,
@@ -3601,7 +3598,7 @@ begin
         from (select p.nth, p.id, p.seq, b.bytes, sum(b.bytes) over (order by p.nth) - b.bytes as before
               from unnest(picked.ids, picked.seqs) with ordinality p (id, seq, nth)
               cross join lateral (
-                  -- expand's rule: what is small is soon written, even if it is meant to be vast
+                  -- as a wary expand: what is small is soon written, even if it is meant to be vast
                   select case when z.size > 2000 then octet_length(outbox_relay.payload_text(e.payload))
                          when t.bytes <= 8::bigint * greatest(max_bytes, z.size) then t.bytes end as bytes
                   from outbox.event e
@@ -4112,17 +4109,14 @@ begin
               and b.event_seq not in (select f.event_seq from fitting f group by f.event_seq having bool_and(f.may_lease and not f.fits))),
         ended as materialized (
             select case when expand.keep_back_ms > 0 and (
-                       -- a version 7 UUID says when it was made
-                       select substr(k.event_id::text, 15, 1) = '7'
-                              and to_timestamp(('x' || lpad(left(replace(k.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
-                                  > clock_timestamp() - make_interval(secs => expand.keep_back_ms / 1000.0)
+                       select outbox_relay.made_at(k.event_id) > clock_timestamp() - make_interval(secs => expand.keep_back_ms / 1000.0)
                        from (select b.event_id from batch b where b.event_seq > l.at order by b.event_seq limit 1) k)
                    then nullif(l.at, 0) else (select max(b.event_seq) from batch b) end as at
             from led l),
         placed as materialized (
             select f.*, f.fits and row_number() over (partition by f.fits order by f.priority desc, f.event_seq) <= expand.lease_limit as leased
             from fitting f
-            where expand.keep_back_ms <= 0 or f.event_seq <= (select d.at from ended d)),
+            where f.event_seq <= (select d.at from ended d)),
         born as (
             insert into outbox_relay.queue (subscription_id, event_seq, priority, state, epoch, next_attempt_at, ordering_key)
             select subscription_id, event_seq, priority, case when leased then 'leased' else 'pending' end,
@@ -4622,6 +4616,12 @@ where s.subscription_id = any (load_subscriptions.subscription_ids)
 $$;
 
 COMMENT ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) IS 'Endpoints with their secrets, for the relay alone.';
+
+CREATE FUNCTION outbox_relay.made_at(event_id uuid) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (substr((event_id)::text, 15, 1) = '7'::text) THEN to_timestamp((((((('x'::text || lpad("left"(replace((event_id)::text, '-'::text, ''::text), 12), 16, '0'::text)))::bit(64))::bigint)::numeric / 1000.0))::double precision) ELSE NULL::timestamp with time zone END;
+
+COMMENT ON FUNCTION outbox_relay.made_at(event_id uuid) IS 'When an event''s row was made, as a version 7 UUID tells.';
 
 CREATE FUNCTION outbox_relay.maintain() RETURNS TABLE(action text, segment bigint, detail text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7720,6 +7720,8 @@ REVOKE ALL ON FUNCTION outbox_relay.live_epochs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.made_at(event_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.maintain() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.maintain() TO outbox_relay;

@@ -9,6 +9,7 @@
 //! ([`ready`]), and `max_payload_bytes_held`: leases are taken only into free room, and not at all while results wait
 //! unrecorded. A backlog stays in the log, or as pending rows.
 
+mod attempts;
 mod housekeeping;
 mod lanes;
 mod leasing;
@@ -17,13 +18,12 @@ mod ready;
 mod session;
 mod slow;
 
-use crate::attempt;
 use crate::config::ConnectSettings;
 use crate::db::{Db, HealthDelta};
 use crate::endpoint::Endpoints;
-use crate::lease::{Leased, Work};
+use crate::lease::Leased;
 use crate::metrics::{Metrics, Sample, Wakeup};
-use crate::record::{self, Attempt, Held};
+use crate::record;
 use crate::send::Sender;
 use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
@@ -44,11 +44,6 @@ use tracing::{error, info, warn};
 
 /// Events of the first expand: how many deliveries they lead to is not known yet.
 const FIRST_EXPAND: usize = 64;
-/// Most results recorded in one call.
-const RECORD_LIMIT: usize = 512;
-/// So many results are recorded at once, and fewer after so long.
-const RECORD_ENOUGH: usize = 128;
-const RECORD_PACE: Duration = Duration::from_millis(3);
 /// How often the database is told that the relay lives, and asked how things stand.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at the log while a writer's open transaction keeps the relay from sleeping.
@@ -391,25 +386,6 @@ impl Relay {
         }
     }
 
-    /// When the results there are are to be recorded: at once if they are many, or little else is under way; otherwise
-    /// a few more are waited for, because a call costs a fraction of a millisecond whatever it brings.
-    fn record_at(&self) -> Instant {
-        if self.results.len() >= RECORD_ENOUGH || self.results.len() >= self.attempts.len() {
-            self.resulted_at
-        } else {
-            self.resulted_at + RECORD_PACE
-        }
-    }
-
-    fn start_recording(&mut self) {
-        // A batch is of one epoch; after a lost connection the rest waits for the next call.
-        let epoch = self.results[0].0.epoch;
-        let same = self.results.iter().take(RECORD_LIMIT).take_while(|(attempt, _)| attempt.epoch == epoch).count();
-        let batch: Vec<_> = self.results.drain(..same).collect();
-        (self.recording_epoch, self.recording_count) = (epoch, batch.len());
-        self.recording = Some(tokio::spawn(record::record(self.db.clone(), self.settings.name.clone(), batch)));
-    }
-
     fn on_heard(&mut self, heard: Heard) {
         let now = Instant::now();
         if heard.lost {
@@ -436,79 +412,6 @@ impl Relay {
         }
         if heard.control {
             self.tick_at = now;
-        }
-    }
-
-    /// Takes leases in; those for which there is no place wait.
-    fn take(&mut self, epoch: i32, work: Vec<Work>) {
-        if self.drain_until.is_some() || epoch != self.epoch {
-            return; // handed back when the epoch ends
-        }
-        *self.unrecorded.entry(epoch).or_default() += work.len();
-        for (lease, known) in work {
-            let held = Held::new(&lease, &self.held);
-            self.ready.push(Arc::new(Attempt { lease, known, epoch, held }));
-        }
-    }
-
-    /// Leases that have not begun: whoever fences this epoch hands them back.
-    fn give_up_waiting(&mut self) {
-        for attempt in self.ready.clear() {
-            if let Some(count) = self.unrecorded.get_mut(&attempt.epoch) {
-                *count = count.saturating_sub(1);
-            }
-        }
-        self.unrecorded.retain(|_, count| *count > 0);
-    }
-
-    fn start_attempts(&mut self) {
-        while self.lanes.quick_room() > 0
-            && let Some(attempt) = self.ready.begin()
-        {
-            self.lanes.begin((attempt.lease.subscription_id, attempt.lease.event_seq), Instant::now());
-            let (sender, tracer, excerpt_bytes) = (self.sender.clone(), self.tracer.clone(), self.excerpt_bytes);
-            self.attempts.spawn(async move {
-                let finished = attempt::make(&sender, &tracer, &attempt.lease, &attempt.known, excerpt_bytes).await;
-                (attempt, finished)
-            });
-        }
-    }
-
-    fn on_attempted(&mut self, first: record::Result) {
-        let mut next = Some(first);
-        if self.results.is_empty() {
-            self.resulted_at = Instant::now();
-        }
-        while let Some((attempt, finished)) = next {
-            let id = attempt.lease.subscription_id;
-            self.ready.end(id);
-            self.lanes.end((id, attempt.lease.event_seq), finished.latency);
-            self.metrics.attempted(&finished, attempt.lease.attempts == 0);
-            if record::count(&mut self.health, &finished) == self.circuit_failures {
-                self.tick_at = Instant::now(); // a circuit may have to open
-            }
-            self.results.push((attempt, finished));
-            next = self.attempts.try_join_next().and_then(Result::ok);
-        }
-        self.expand_for_room();
-    }
-
-    fn on_recorded(&mut self, done: record::Done) {
-        let (next_due, recorded) = (done.next_due, self.recording_count - done.held_up.len());
-        self.held_up.extend(done.held_up);
-        self.metrics.recorded(done.states);
-        if let Some(count) = self.unrecorded.get_mut(&self.recording_epoch) {
-            *count = count.saturating_sub(recorded);
-        }
-        self.unrecorded.retain(|_, count| *count > 0);
-        // The session's end frees the lock of its epoch; the next tick finds it dead and hands back.
-        self.retired.retain(|direct| self.unrecorded.contains_key(&direct.epoch));
-        self.recording_count = 0;
-        if let Some(next_due) = next_due {
-            self.due_within(next_due);
-        }
-        if std::mem::take(&mut self.due_left) {
-            self.due_at = Some(Instant::now());
         }
     }
 
@@ -570,12 +473,14 @@ impl Relay {
 /// The result of a call under way; never, if there is none. Cancel safe.
 async fn join<T>(task: &mut Option<JoinHandle<T>>) -> T {
     match task {
-        Some(handle) => match handle.await {
-            Ok(value) => value,
-            Err(e) => std::panic::resume_unwind(e.into_panic()),
-        },
+        Some(task) => value(task).await,
         None => pending().await,
     }
+}
+
+/// What a task of ours came to; its panic is ours. Cancel safe.
+async fn value<T>(task: &mut JoinHandle<T>) -> T {
+    task.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

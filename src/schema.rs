@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 187] = files![
+const FILES: [(&str, &str); 188] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/is_unacceptable.sql",
@@ -31,6 +31,7 @@ const FILES: [(&str, &str); 187] = files![
     "functions/10_produce/refuse_type.sql",
     "functions/10_produce/publish.sql",
     "functions/20_expand/expanded_before.sql",
+    "functions/20_expand/made_at.sql",
     "functions/20_expand/patterns_of.sql",
     "functions/20_expand/matches.sql",
     "functions/10_produce/published.sql",

@@ -1,6 +1,6 @@
 //! The relay getting work: how much, when, and what to do with what came.
 
-use super::{RETRY, Relay, TICK, slow};
+use super::{RETRY, Relay, TICK, slow, value};
 use crate::db::{Expand, Expanded, Room};
 use crate::lease::{self, Leased};
 use crate::metrics::Wakeup;
@@ -41,7 +41,7 @@ const LONGEST_CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
 /// An expand or a claim under way, and what of the room is kept for it.
 pub(super) struct Call {
-    pub(super) epoch: i32,
+    epoch: i32,
     leases: usize,
     bytes: usize,
     task: JoinHandle<Leased>,
@@ -52,8 +52,7 @@ impl Call {
     pub(super) async fn end(call: &mut Option<Self>) -> (i32, Leased) {
         match call {
             Some(Self { epoch, task, .. }) => {
-                let leased = task.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
-                let epoch = *epoch;
+                let (leased, epoch) = (value(task).await, *epoch);
                 *call = None;
                 (epoch, leased)
             }

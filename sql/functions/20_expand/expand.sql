@@ -199,17 +199,14 @@ begin
               and b.event_seq not in (select f.event_seq from fitting f group by f.event_seq having bool_and(f.may_lease and not f.fits))),
         ended as materialized (
             select case when expand.keep_back_ms > 0 and (
-                       -- a version 7 UUID says when it was made
-                       select substr(k.event_id::text, 15, 1) = '7'
-                              and to_timestamp(('x' || lpad(left(replace(k.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
-                                  > clock_timestamp() - make_interval(secs => expand.keep_back_ms / 1000.0)
+                       select outbox_relay.made_at(k.event_id) > clock_timestamp() - make_interval(secs => expand.keep_back_ms / 1000.0)
                        from (select b.event_id from batch b where b.event_seq > l.at order by b.event_seq limit 1) k)
                    then nullif(l.at, 0) else (select max(b.event_seq) from batch b) end as at
             from led l),
         placed as materialized (
             select f.*, f.fits and row_number() over (partition by f.fits order by f.priority desc, f.event_seq) <= expand.lease_limit as leased
             from fitting f
-            where expand.keep_back_ms <= 0 or f.event_seq <= (select d.at from ended d)),
+            where f.event_seq <= (select d.at from ended d)),
         born as (
             insert into outbox_relay.queue (subscription_id, event_seq, priority, state, epoch, next_attempt_at, ordering_key)
             select subscription_id, event_seq, priority, case when leased then 'leased' else 'pending' end,

@@ -208,7 +208,7 @@ begin
         from (select p.nth, p.id, p.seq, b.bytes, sum(b.bytes) over (order by p.nth) - b.bytes as before
               from unnest(picked.ids, picked.seqs) with ordinality p (id, seq, nth)
               cross join lateral (
-                  -- expand's rule: what is small is soon written, even if it is meant to be vast
+                  -- as a wary expand: what is small is soon written, even if it is meant to be vast
                   select case when z.size > 2000 then octet_length(outbox_relay.payload_text(e.payload))
                          when t.bytes <= 8::bigint * greatest(max_bytes, z.size) then t.bytes end as bytes
                   from outbox.event e

@@ -29,10 +29,7 @@ unexpanded as (
         where not outbox_relay.expanded_before(l.xact, l.event_seq, c.seen, c.target, c.position, c.floor_seq)) u
     where coalesce(u.tenant_id = any ((select tenants from bound)::text[]), true)),
 first as (
-    -- A version 7 UUID says when the row was made; occurred_at may be long ago, of an event told late.
-    select case when substr(e.event_id::text, 15, 1) = '7'
-        then to_timestamp(('x' || lpad(left(replace(e.event_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
-        else e.occurred_at end as inserted_at
+    select coalesce(outbox_relay.made_at(e.event_id), e.occurred_at) as inserted_at
     from outbox.event e where e.event_seq = (select u.first_seq from unexpanded u)),
 queued as (
     select coalesce(sum(q.pending), 0)::bigint as pending, coalesce(sum(q.leased), 0)::bigint as leased, coalesce(sum(q.failed), 0)::bigint as failed,
