@@ -3947,16 +3947,16 @@ CREATE FUNCTION outbox_relay.expand(epoch integer, event_limit integer, lease_li
 -- Both come in order of event_seq and all that is late lies before all that is new.
 --
 -- Deliveries are born leased to the caller as far as lease_limit and each subscription's room allow
--- (busy_… say what the caller has in flight), and are returned with their events; the rest is queued,
--- due now or at deliver_at. Not a row is written for an event that nobody wants. Of one subscription the
--- higher priority is leased first; prioritised says that beyond this batch there is an event that is not to
--- wait its turn, so that the relay goes on expanding even without room and claim can choose.
+-- (busy_… say what the caller has in flight; 2147483647: it is to be given nothing), and are returned with
+-- their events; the rest is queued, due now or at deliver_at. Not a row is written for an event that nobody
+-- wants. Of one subscription the higher priority is leased first; prioritised says that beyond this batch there
+-- is an event that is not to wait its turn, so that the relay goes on expanding even without room and claim can choose.
 --
 -- With keep_back_ms the batch ends at its last event that leads anywhere: what is behind, and wanted only by
 -- subscriptions that have no room of their own left, stays in the log and is read again (kept_back counts it). A
 -- delivery that is queued costs an update, an index entry and a claim more than one that is born leased. But others'
 -- events lie behind, and would wait as well: so not if the first of these was inserted longer ago than that, as in
--- every backlog, nor if that cannot be told by its id. The relay gives it up too where no room comes.
+-- every backlog, nor if that cannot be told by its id, as when it is dated in the future. The relay gives it up too where no room comes.
 --
 -- Some deliveries are never born leased. With a rate limit or a circuit that is not closed, claim decides.
 -- For an ordered subscription: of one key in this batch all but the first are parked (next_attempt_at
@@ -4092,24 +4092,25 @@ begin
                    or exists (select from outbox.stopped_key t where t.subscription_id = k.subscription_id and t.ordering_key = k.ordering_key) as behind
             from matched k where k.ordering_key is not null and not k.undecided),
         judged as (
-            select j.*, j.due and not (j.undecided or j.paced or j.shut or j.parked or j.behind) as may_lease
-            from (select m.*, coalesce(k.parked, false) as parked, coalesce(k.behind, false) as behind,
+            select j.*, j.due and j.busy < 2147483647 and not (j.undecided or j.paced or j.shut or j.parked or j.behind) as may_lease
+            from (select m.*, coalesce(b.count, 0) as busy, coalesce(k.parked, false) as parked, coalesce(k.behind, false) as behind,
                          -- a hashed look-up, however many there are
                          m.subscription_id in (select h.subscription_id from outbox.subscription_health h where h.circuit <> 'closed') as shut
                   from matched m
+                  left join unnest(expand.busy_subscription_ids, expand.busy_counts) b (subscription_id, count) on b.subscription_id = m.subscription_id
                   left join keyed k on k.subscription_id = m.subscription_id and k.event_seq = m.event_seq) j),
         fitting as (
             select j.*, j.may_lease and row_number() over (partition by j.subscription_id, j.may_lease order by j.priority desc, j.event_seq)
-                <= coalesce(j.max_in_flight, expand.default_max_in_flight) - coalesce(b.count, 0) as fits
-            from judged j
-            left join unnest(expand.busy_subscription_ids, expand.busy_counts) b (subscription_id, count) using (subscription_id)),
+                <= coalesce(j.max_in_flight, expand.default_max_in_flight) - j.busy as fits
+            from judged j),
         led as (
             select coalesce(max(b.event_seq), 0) as at from batch b
             where expand.keep_back_ms > 0
               and b.event_seq not in (select f.event_seq from fitting f group by f.event_seq having bool_and(f.may_lease and not f.fits))),
         ended as materialized (
             select case when expand.keep_back_ms > 0 and (
-                       select outbox_relay.made_at(k.event_id) > clock_timestamp() - make_interval(secs => expand.keep_back_ms / 1000.0)
+                       select outbox_relay.made_at(k.event_id) between clock_timestamp() - make_interval(secs => expand.keep_back_ms / 1000.0)
+                           and clock_timestamp()
                        from (select b.event_id from batch b where b.event_seq > l.at order by b.event_seq limit 1) k)
                    then nullif(l.at, 0) else (select max(b.event_seq) from batch b) end as at
             from led l),
@@ -4271,17 +4272,12 @@ begin
     if not exists (select from outbox_relay.relay r where r.epoch = fence.epoch and r.fenced_at is null) then
         return 0;
     end if;
-    update outbox_relay.queue q
-    set state = case when q.attempts > 0 then 'failed' else 'pending' end, epoch = null, next_attempt_at = now(), updated_at = now()
-    where (q.subscription_id, q.event_seq) in (
-        select l.subscription_id, l.event_seq from outbox_relay.queue l where l.epoch = fence.epoch for update skip locked);
-    get diagnostics handed_back = row_count;
+    select count(*) filter (where not h.is_left) into handed_back
+    from (select array_agg(q.subscription_id) as ids, array_agg(q.event_seq) as seqs from outbox_relay.queue q where q.epoch = fence.epoch) l,
+        lateral outbox_relay.hand_back(fence.epoch, l.ids, l.seqs) h;
     -- What an operator's open transaction has locked is handed back by a later call.
     if not exists (select from outbox_relay.queue q where q.epoch = fence.epoch) then
         update outbox_relay.relay r set fenced_at = now() where r.epoch = fence.epoch;
-    end if;
-    if handed_back > 0 then
-        perform pg_notify('outbox_signal', 'due');
     end if;
     return handed_back;
 end
@@ -4400,6 +4396,48 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox_relay.guard_event() IS 'Puts the rules of an acceptable event before outbox.event.';
+
+CREATE FUNCTION outbox_relay.hand_back(epoch integer, subscription_ids bigint[], event_seqs bigint[]) RETURNS TABLE(subscription_id bigint, event_seq bigint, is_left boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- Hands leases back that have not begun: due at once, for whoever claims them. Returns those that were still leased
+-- under this epoch; is_left: somebody's open transaction has the row locked, try again.
+-- To be called once for a lease: a second time it might be a later lease of the same delivery that is handed back.
+-- Called by the relay with a tick, and by fence.
+#variable_conflict use_column
+begin
+    perform outbox_relay.require_read_committed();
+    return query
+        with held as materialized (
+            select q.subscription_id, q.event_seq
+            from unnest(hand_back.subscription_ids, hand_back.event_seqs) a (subscription_id, event_seq)
+            join outbox_relay.queue q on q.subscription_id = any (array[a.subscription_id]) and q.event_seq = a.event_seq
+            where q.epoch = hand_back.epoch),
+        locked as materialized (
+            select q.subscription_id, q.event_seq
+            from held h
+            join outbox_relay.queue q on q.subscription_id = any (array[h.subscription_id]) and q.event_seq = h.event_seq
+            where q.epoch = hand_back.epoch for update of q skip locked),
+        due as (
+            update outbox_relay.queue q
+            set state = case when q.attempts > 0 then 'failed' else 'pending' end, epoch = null, next_attempt_at = now(), updated_at = now()
+            from locked l
+            where q.subscription_id = any (array[l.subscription_id]) and q.event_seq = l.event_seq
+            returning q.subscription_id, q.event_seq)
+        select h.subscription_id, h.event_seq, d.event_seq is null from held h left join due d using (subscription_id, event_seq);
+    if found then
+        perform pg_notify('outbox_signal', 'due');
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.hand_back(epoch integer, subscription_ids bigint[], event_seqs bigint[]) IS 'Hands leases back that have not begun.';
 
 CREATE FUNCTION outbox_relay.has_tokens() RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -7695,6 +7733,9 @@ GRANT ALL ON FUNCTION outbox_relay.gauges() TO outbox_relay;
 REVOKE ALL ON FUNCTION outbox_relay.give_up(subscription_id bigint, event_seq bigint, reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.guard_event() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.hand_back(epoch integer, subscription_ids bigint[], event_seqs bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.hand_back(epoch integer, subscription_ids bigint[], event_seqs bigint[]) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.has_tokens() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.has_tokens() TO outbox_relay;

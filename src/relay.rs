@@ -27,6 +27,7 @@ use crate::record;
 use crate::send::Sender;
 use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
+use attempts::Unwanted;
 use housekeeping::Housekept;
 use lanes::Lanes;
 use leasing::Call;
@@ -135,6 +136,8 @@ pub struct Relay {
     /// Since when expand has kept back all it read.
     stuck_since: Option<Instant>,
     ready: Ready,
+    /// Leases to be handed back with the next tick.
+    unwanted: Vec<Unwanted>,
     attempts: JoinSet<record::Result>,
     /// Bytes of payload in attempts and results.
     held: Arc<AtomicUsize>,
@@ -239,6 +242,7 @@ impl Relay {
             keep_back_at: now,
             stuck_since: None,
             ready,
+            unwanted: Vec::new(),
             attempts: JoinSet::new(),
             held: Arc::default(),
             lanes,
@@ -291,7 +295,8 @@ impl Relay {
                 Happened::Stop => {
                     info!(in_flight = self.attempts.len(), "stopping: waiting for attempts under way");
                     self.drain_until = Some(Instant::now() + self.settings.drain_deadline);
-                    self.give_up_waiting(); // handed back at the end
+                    self.give_up_waiting(Instant::now());
+                    self.hand_back_now();
                     self.keep_or_leave_bell().await;
                 }
                 Happened::Time => {}

@@ -4,6 +4,7 @@
 //! prepared on a connection that a transaction pooler may give to somebody else, and there is no
 //! statement cache to outgrow or to go stale. What is planned once is planned inside the functions.
 
+mod housekeeping;
 mod offer;
 mod rows;
 mod seat;
@@ -23,7 +24,7 @@ pub use watch::{
     troubled,
 };
 
-use crate::metrics::{Metrics, Sample};
+use crate::metrics::Metrics;
 use crate::reconcile::Change;
 use crate::schema::describe;
 use crate::secrets::{Keyring, SealingError};
@@ -336,98 +337,6 @@ impl Db {
                 Err(DbError::Timeout(self.timeout).into())
             }
         }
-    }
-
-    /// Fences dead relays, and says how things stand.
-    ///
-    /// # Errors
-    /// If the database cannot be asked.
-    pub async fn tick(&self, epoch: i32) -> Result<Tick, DbError> {
-        let rows = self.query("tick", "select * from outbox_relay.tick($1)", &[(&epoch, Type::INT4)]).await?;
-        let row = rows.first().ok_or_else(|| DbError::Pool("outbox_relay.tick returned no row".into()))?;
-        Ok(Tick {
-            fenced: row.get("fenced"),
-            hold: row.get("hold"),
-            handed_back: row.get("handed_back"),
-            response_excerpt_bytes: row.get::<_, i32>("response_excerpt_bytes").unsigned_abs() as usize,
-            allow_insecure_http: row.get("allow_insecure_http"),
-            circuit_failures: row.get("circuit_failures"),
-            unsealed: row.get("unsealed"),
-        })
-    }
-
-    /// Adds counts to the health of subscriptions; returns those written.
-    ///
-    /// # Errors
-    /// If the database cannot be asked; nothing was written then.
-    pub async fn add_health(&self, deltas: &[(i64, HealthDelta)]) -> Result<Vec<i64>, DbError> {
-        fn column<T>(deltas: &[(i64, HealthDelta)], of: impl Fn(&HealthDelta) -> T) -> Vec<T> {
-            deltas.iter().map(|(_, d)| of(d)).collect()
-        }
-        let ids: Vec<i64> = deltas.iter().map(|(id, _)| *id).collect();
-        let rows = self
-            .query(
-                "add_health",
-                "select * from outbox_relay.add_health($1, $2, $3, $4, $5, $6)",
-                &[
-                    (&ids, Type::INT8_ARRAY),
-                    (&column(deltas, |d| d.successes), Type::INT8_ARRAY),
-                    (&column(deltas, |d| d.failures), Type::INT8_ARRAY),
-                    (&column(deltas, |d| d.trailing_failures), Type::INT8_ARRAY),
-                    (&column(deltas, |d| d.last_success_at), Type::TIMESTAMPTZ_ARRAY),
-                    (&column(deltas, |d| d.last_failure_at), Type::TIMESTAMPTZ_ARRAY),
-                ],
-            )
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
-    /// Keeps what this relay did in the last seconds, for `outbox.activity()`.
-    ///
-    /// # Errors
-    /// If the database cannot be asked; nothing was written then.
-    pub async fn add_sample(&self, epoch: i32, span: Duration, sample: &Sample) -> Result<(), DbError> {
-        self.query(
-            "sample",
-            "select outbox_relay.add_sample($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            &[
-                (&epoch, Type::INT4),
-                (&span.as_secs_f32(), Type::FLOAT4),
-                (&sample.delivered, Type::INT8),
-                (&sample.failed, Type::INT8),
-                (&sample.first_delivered, Type::INT8),
-                (&sample.first_failed, Type::INT8),
-                (&sample.attempt_counts, Type::INT8_ARRAY),
-                (&sample.commit_counts, Type::INT8_ARRAY),
-                (&self.asynchronous, Type::BOOL),
-            ],
-        )
-        .await
-        .map(drop)
-    }
-
-    /// Housekeeping; returns what was done, a line each.
-    ///
-    /// # Errors
-    /// If the database cannot be asked.
-    pub async fn maintain(&self) -> Result<Vec<String>, DbError> {
-        let rows = self
-            .query(
-                "maintain",
-                "select concat_ws(' ', action, 'segment ' || segment, detail) from outbox_relay.maintain()",
-                &[],
-            )
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
-    /// Ends an epoch and hands its leases back; returns how many.
-    ///
-    /// # Errors
-    /// If the database cannot be asked.
-    pub async fn fence(&self, epoch: i32) -> Result<i32, DbError> {
-        let rows = self.query("fence", "select outbox_relay.fence($1)", &[(&epoch, Type::INT4)]).await?;
-        Ok(rows.first().map_or(0, |row| row.get(0)))
     }
 
     /// Wakes the other relays: there is more than this one has room for.

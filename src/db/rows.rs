@@ -125,6 +125,13 @@ pub struct Lease {
     pub is_fresh: bool,
 }
 
+impl Lease {
+    /// Which delivery: its subscription and its event.
+    pub fn key(&self) -> (i64, i64) {
+        (self.subscription_id, self.event_seq)
+    }
+}
+
 /// How to expand.
 #[derive(Clone, Debug)]
 pub struct Expand {

@@ -14,34 +14,56 @@ const RECORD_LIMIT: usize = 512;
 const RECORD_ENOUGH: usize = 128;
 const RECORD_PACE: Duration = Duration::from_millis(3);
 
+/// A lease to be handed back: its epoch, and its subscription and event.
+pub(super) type Unwanted = (i32, (i64, i64));
+
 impl Relay {
     /// Takes leases in; those for which there is no place wait.
     pub(super) fn take(&mut self, epoch: i32, work: Vec<Work>) {
-        if self.drain_until.is_some() || epoch != self.epoch {
-            return; // handed back when the epoch ends
+        if epoch != self.epoch && self.retired.iter().all(|direct| direct.epoch != epoch) {
+            return; // the epoch has ended, and they have been handed back
+        }
+        if self.drain_until.is_some() {
+            self.unwanted.extend(work.iter().map(|(lease, _)| (epoch, lease.key())));
+            return self.hand_back_now();
         }
         *self.unrecorded.entry(epoch).or_default() += work.len();
+        let now = Instant::now();
         for (lease, known) in work {
             let held = Held::new(&lease, &self.held);
-            self.ready.push(Arc::new(Attempt { lease, known, epoch, held }));
+            self.ready.push(Arc::new(Attempt { lease, known, epoch, held }), now);
         }
     }
 
-    /// Leases that have not begun: whoever fences this epoch hands them back.
-    pub(super) fn give_up_waiting(&mut self) {
-        for attempt in self.ready.clear() {
-            if let Some(count) = self.unrecorded.get_mut(&attempt.epoch) {
-                *count = count.saturating_sub(1);
-            }
+    /// Leases that have waited since then or longer are handed back, with the next tick.
+    pub(super) fn give_up_waiting(&mut self, since: Instant) {
+        for attempt in self.ready.give_up(since) {
+            self.unwanted.push((attempt.epoch, attempt.lease.key()));
+            self.settle(attempt.epoch, 1);
         }
-        self.unrecorded.retain(|_, count| *count > 0);
+    }
+
+    pub(super) fn hand_back_now(&mut self) {
+        self.tick_at = Instant::now();
+    }
+
+    /// So many of an epoch have no result to come any more.
+    fn settle(&mut self, epoch: i32, count: usize) {
+        if let Some(unrecorded) = self.unrecorded.get_mut(&epoch) {
+            *unrecorded = unrecorded.saturating_sub(count);
+        }
+        self.unrecorded.retain(|_, unrecorded| *unrecorded > 0);
+        // The session's end frees the lock of its epoch; the next tick finds it dead and hands back.
+        self.retired.retain(|direct| self.unrecorded.contains_key(&direct.epoch));
     }
 
     pub(super) fn start_attempts(&mut self) {
-        while self.lanes.quick_room() > 0
+        // Without its connection this relay may have been taken for dead: nothing more is begun.
+        while self.direct.is_some()
+            && self.lanes.quick_room() > 0
             && let Some(attempt) = self.ready.begin()
         {
-            self.lanes.begin((attempt.lease.subscription_id, attempt.lease.event_seq), Instant::now());
+            self.lanes.begin(attempt.lease.key(), Instant::now());
             let (sender, tracer, excerpt_bytes) = (self.sender.clone(), self.tracer.clone(), self.excerpt_bytes);
             self.attempts.spawn(async move {
                 let finished = attempt::make(&sender, &tracer, &attempt.lease, &attempt.known, excerpt_bytes).await;
@@ -58,7 +80,7 @@ impl Relay {
         while let Some((attempt, finished)) = next {
             let id = attempt.lease.subscription_id;
             self.ready.end(id);
-            self.lanes.end((id, attempt.lease.event_seq), finished.latency);
+            self.lanes.end(attempt.lease.key(), finished.latency);
             self.metrics.attempted(&finished, attempt.lease.attempts == 0);
             if record::count(&mut self.health, &finished) == self.circuit_failures {
                 self.tick_at = Instant::now(); // a circuit may have to open
@@ -92,12 +114,7 @@ impl Relay {
         let (next_due, recorded) = (done.next_due, self.recording_count - done.held_up.len());
         self.held_up.extend(done.held_up);
         self.metrics.recorded(done.states);
-        if let Some(count) = self.unrecorded.get_mut(&self.recording_epoch) {
-            *count = count.saturating_sub(recorded);
-        }
-        self.unrecorded.retain(|_, count| *count > 0);
-        // The session's end frees the lock of its epoch; the next tick finds it dead and hands back.
-        self.retired.retain(|direct| self.unrecorded.contains_key(&direct.epoch));
+        self.settle(self.recording_epoch, recorded);
         self.recording_count = 0;
         if let Some(next_due) = next_due {
             self.due_within(next_due);

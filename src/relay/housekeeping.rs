@@ -1,6 +1,7 @@
 //! Once a second, beside the loop: the database is told that the relay lives and asked how things stand; health,
 //! samples and new secrets are written, segments looked after.
 
+use super::attempts::Unwanted;
 use super::{Relay, TICK};
 use crate::db::{Db, DbError, HealthDelta, Tick};
 use crate::metrics::Sample;
@@ -13,12 +14,19 @@ use tracing::{debug, error, info, warn};
 
 /// How often segments and retention are looked after.
 const MAINTAIN: Duration = Duration::from_secs(60);
+/// A lease that has not begun after so long is handed back: nobody's attempts end, and what is to be sent may have
+/// changed meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What came of it.
 pub(super) struct Housekept {
     epoch: i32,
     tick: Result<Tick, DbError>,
     pub(super) unwritten: Vec<(i64, HealthDelta)>,
+    /// Leases that could not be handed back yet.
+    unwanted: Vec<Unwanted>,
+    /// They may have been handed back, or not.
+    doubt: Vec<(i32, DbError)>,
 }
 
 impl Relay {
@@ -30,11 +38,15 @@ impl Relay {
         }
         let deltas: Vec<_> = self.health.drain().collect();
         let sample = self.take_sample(now);
+        if let Some(since) = now.checked_sub(LONGEST_WAIT) {
+            self.give_up_waiting(since);
+        }
         self.housekeeping = Some(tokio::spawn(housekeep(
             self.db.clone(),
             self.epoch,
             deltas,
             sample,
+            std::mem::take(&mut self.unwanted),
             maintain,
             self.endpoints.secrets().clone(),
         )));
@@ -43,6 +55,10 @@ impl Relay {
     pub(super) async fn on_housekept(&mut self, housekept: Housekept) {
         record::put_back(&mut self.health, housekept.unwritten);
         self.results.append(&mut self.held_up);
+        self.unwanted.extend(housekept.unwanted);
+        for (epoch, error) in &housekept.doubt {
+            self.doubt_after(error, *epoch).await;
+        }
         let tick = match housekept.tick {
             Ok(tick) => tick,
             Err(error) => {
@@ -61,7 +77,7 @@ impl Relay {
         if tick.fenced && housekept.epoch == self.epoch {
             error!(epoch = self.epoch, "this relay was taken for dead; it begins again");
             self.epoch = 0;
-            self.give_up_waiting();
+            self.give_up_waiting(Instant::now());
             self.lose_direct();
         }
         if tick.hold != self.hold {
@@ -85,6 +101,7 @@ async fn housekeep(
     epoch: i32,
     deltas: Vec<(i64, HealthDelta)>,
     sample: Option<(Duration, Sample)>,
+    unwanted: Vec<Unwanted>,
     maintain: bool,
     secrets: Arc<Secrets>,
 ) -> Housekept {
@@ -101,6 +118,7 @@ async fn housekeep(
     {
         warn!(%error, "a sample of the activity could not be kept");
     }
+    let (unwanted, doubt) = hand_back(&db, unwanted).await;
     if maintain {
         match db.maintain().await {
             Ok(done) => done.iter().for_each(|line| info!(done = line, "maintained")),
@@ -117,5 +135,24 @@ async fn housekeep(
         }
     }
     debug!(epoch, "tick");
-    Housekept { epoch, tick, unwritten }
+    Housekept { epoch, tick, unwritten, unwanted, doubt }
+}
+
+/// Returns what could not be handed back yet, and epochs of which it is not known.
+async fn hand_back(db: &Db, mut unwanted: Vec<Unwanted>) -> (Vec<Unwanted>, Vec<(i32, DbError)>) {
+    let (mut left, mut doubt) = (Vec::new(), Vec::new());
+    unwanted.sort_unstable();
+    for same in unwanted.chunk_by(|a, b| a.0 == b.0) {
+        let (epoch, leases) = (same[0].0, same.iter().map(|(_, lease)| *lease).collect::<Vec<_>>());
+        match db.hand_back(epoch, &leases).await {
+            Ok(locked) => left.extend(locked.into_iter().map(|lease| (epoch, lease))),
+            // Once only: see the function in SQL. The end of the epoch hands back what this did not.
+            Err(error) if error.leaves_doubt() => doubt.push((epoch, error)),
+            Err(error) => {
+                warn!(%error, leases = leases.len(), "leases could not be handed back; it is tried again");
+                left.extend_from_slice(same);
+            }
+        }
+    }
+    (left, doubt)
 }

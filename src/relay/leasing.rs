@@ -176,6 +176,8 @@ impl Relay {
                     }
                     let deliveries = work.len() + found.queued;
                     self.fan_out = 0.75 * self.fan_out + 0.25 * (deliveries as f64 / found.events as f64).max(0.1);
+                }
+                if found.events + found.kept_back > 0 {
                     self.leave_door_if_busy(now, found.more).await;
                 }
                 // Without a door to watch, look until nothing is found.
@@ -184,7 +186,7 @@ impl Relay {
                 if found.queued > 0 {
                     self.due_within(Duration::ZERO);
                 }
-                self.wait_for_room(now, &found, !work.is_empty());
+                self.wait_for_room(now, &found);
                 self.take(epoch, work);
                 if found.more && self.room() == 0 {
                     self.call_for_help();
@@ -204,6 +206,7 @@ impl Relay {
             }
             Leased::Refused => {
                 // On hold or fenced; the tick says which. Do not ask again before it has.
+                self.stuck_since = None;
                 self.lease_at = now + TICK;
                 self.tick_at = self.tick_at.min(now + Duration::from_millis(20));
             }
@@ -222,7 +225,7 @@ impl Relay {
                 self.expand_retry = (self.expand_retry * 2).min(RETRY.1);
             }
             Leased::Tried { slow, events } => {
-                self.log_wanted = true;
+                (self.log_wanted, self.stuck_since) = (true, None);
                 let found = slow.unwrap_or_else(|error| {
                     warn!(%error, "the filters could not be tried");
                     Vec::new()
@@ -247,15 +250,15 @@ impl Relay {
 
     /// After an expand that kept something back: asks for less, and waits for attempts to end. Where none does, what
     /// lies behind must not wait: for a while nothing is kept back.
-    fn wait_for_room(&mut self, now: Instant, found: &Expanded, has_brought: bool) {
-        if found.kept_back == 0 || has_brought {
+    fn wait_for_room(&mut self, now: Instant, found: &Expanded) {
+        if found.kept_back == 0 || found.events > 0 {
             self.stuck_since = None;
         }
         if found.kept_back == 0 {
             return;
         }
-        self.expand_limit = (2 * found.events).max(LEAST_EVENTS);
-        if has_brought {
+        self.expand_limit = self.expand_limit.min((2 * found.events).max(LEAST_EVENTS));
+        if found.events > 0 {
             self.expand_at = now + LEASE_PACE;
         } else if now >= *self.stuck_since.get_or_insert(now) + STUCK {
             self.stuck_since = None;
@@ -294,8 +297,9 @@ impl Relay {
         if !self.has_ticked || self.bytes_left() == 0 || unrecorded > 2 * self.settings.concurrency {
             return 0;
         }
-        let kept = self.calls().map(|call| call.leases).sum::<usize>() + self.ready.len();
-        let room = self.lanes.quick_room() + self.settings.concurrency / AHEAD;
+        let ahead = self.settings.concurrency / AHEAD;
+        let kept = self.calls().map(|call| call.leases).sum::<usize>() + self.ready.want_places(ahead);
+        let room = self.lanes.quick_room() + ahead;
         room.saturating_sub(kept).min(Self::share(self.settings.concurrency))
     }
 

@@ -55,7 +55,12 @@ impl Relay {
     /// Begins a new epoch if the present one is doubted; the old one lives until its last result is recorded.
     pub(super) async fn retire_doubted(&mut self) {
         let Some(doubted) = self.doubted else { return };
-        let Some(direct) = self.direct.as_mut() else { return }; // once it is back
+        if self.direct.is_none() {
+            return; // once it is back
+        }
+        // What waits would keep the old epoch alive, or was another relay's once it ended.
+        self.give_up_waiting(Instant::now());
+        let Some(direct) = self.direct.as_mut() else { return };
         if direct.epoch == doubted {
             if in_time(direct.step_down()).await.is_none() {
                 return self.lose_direct();

@@ -413,6 +413,35 @@ async fn a_relay_whose_connection_broke_takes_its_epoch_up_again_unless_it_was_f
 }
 
 #[tokio::test]
+async fn leases_that_did_not_begin_are_handed_back_one_by_one() {
+    let (db, app, relay, subscription) = queued("", 4).await;
+    relay.claim(&Claim::default()).await;
+    relay.record_one(sent((subscription, 4), 503)).await;
+    make_due(&app).await;
+    relay.claim(&Claim::default()).await;
+    let hand_back = async |epoch: i32, seqs: &str| -> Vec<String> {
+        let ids = format!("array_fill({subscription}::bigint, array[cardinality('{seqs}'::bigint[])])");
+        relay
+            .session
+            .all(&format!("select format('%s %s', event_seq, is_left) from outbox_relay.hand_back({epoch}, {ids}, '{seqs}') order by event_seq"))
+            .await
+    };
+    let operator = db.session().await;
+    operator.run("begin; select from outbox_relay.queue where event_seq = 2 for update").await;
+    assert_eq!(hand_back(relay.epoch + 1, "{1}").await, [""; 0], "of another epoch");
+    assert_eq!(hand_back(relay.epoch, "{1,2,4,9}").await, ["1 f", "2 t", "4 f"]);
+    operator.run("commit").await;
+    let states =
+        "select string_agg(state || coalesce(epoch::text, ' is due'), ', ' order by event_seq) from outbox_relay.queue
+                  where next_attempt_at <= now() or epoch is not null";
+    assert_eq!(app.one::<String>(states).await, "pending is due, leased1, leased1, failed is due");
+    assert_eq!(hand_back(relay.epoch, "{2}").await, ["2 f"]);
+    let again: HashSet<_> = relay.claim(&Claim::default()).await.leases.into_iter().map(|(_, seq)| seq).collect();
+    assert_eq!(again, HashSet::from([1, 2, 4]));
+    app.assert_accounted().await;
+}
+
+#[tokio::test]
 async fn a_fence_waits_for_a_claim_under_way_and_takes_its_leases() {
     let (db, app, relay, _) = queued("", 2).await;
     let other = db.session().await;

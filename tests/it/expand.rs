@@ -483,6 +483,37 @@ async fn what_has_no_room_of_its_own_stays_in_the_log_until_it_has() {
 }
 
 #[tokio::test]
+async fn an_event_dated_in_the_future_keeps_nobody_waiting() {
+    let db = Db::new().await;
+    let (app, relay) = (db.session().await, Relay::new(&db).await);
+    let subscription = app.subscribe_with("*", "max_in_flight => 1").await;
+    let call = Expand { keep_back_ms: HOUR_MS, busy: vec![(subscription, 1)], ..Expand::default() };
+    app.insert("a", "{}").await;
+    assert_eq!(relay.expand(&call).await.kept_back, 1);
+    app.run("truncate outbox.event").await;
+    // As a version 7 UUID of a producer whose clock runs a minute ahead.
+    app.run(
+        "insert into outbox.event (event_id, type, payload) select
+            (lpad(to_hex((extract(epoch from now() + interval '1 minute') * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid, 'a', '{}'",
+    )
+    .await;
+    let ahead = relay.expand(&call).await;
+    assert_eq!((ahead.expanded, ahead.queued, ahead.kept_back), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn who_is_to_be_given_nothing_is_queued_for_and_keeps_nobody_waiting() {
+    let db = Db::new().await;
+    let (app, relay) = (db.session().await, Relay::new(&db).await);
+    let slow = app.subscribe("*").await;
+    app.insert_many("a", 3).await;
+    let call = Expand { keep_back_ms: HOUR_MS, busy: vec![(slow, i32::MAX)], ..Expand::default() };
+    let batch = relay.expand(&call).await;
+    assert_eq!((batch.leases.len(), batch.expanded, batch.queued, batch.kept_back), (0, 3, 3, 0));
+    app.assert_accounted().await;
+}
+
+#[tokio::test]
 async fn what_is_kept_back_and_not_to_wait_its_turn_is_told() {
     let db = Db::new().await;
     let (app, relay) = (db.session().await, Relay::new(&db).await);

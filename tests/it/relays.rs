@@ -111,6 +111,35 @@ async fn a_stopped_relay_finishes_what_it_began_and_begins_nothing() {
     assert_eq!(session.one::<i64>("select count(*) from outbox.attempt where outcome = 'delivered'").await, 3);
 }
 
+/// A relay whose places are all taken by attempts that do not end, and that has two more leases.
+async fn relay_with_leases_that_wait(db: &Db, session: &Session, sink: &Sink) -> (Daemon, i64) {
+    let endpoint = session.endpoint(&sink.url("/in"), "timeout => '60 seconds'").await;
+    let relay = Daemon::relay(&db.url(), "full").set("OUTBOXD_RELAY__CONCURRENCY", "8").spawn().registered().await;
+    sink.close_gate();
+    session.insert_many("order.created", 10).await;
+    session.wait_for_state(endpoint.id, "leased", 10).await;
+    sink.wait_for_waiting(8).await;
+    (relay, endpoint.id)
+}
+
+#[tokio::test]
+async fn a_stopped_relay_hands_back_at_once_what_had_not_begun() {
+    let (db, session, sink) = stage().await;
+    let (mut relay, endpoint) = relay_with_leases_that_wait(&db, &session, &sink).await;
+    relay.terminate();
+    relay.wait_for_log("stopping").await;
+    let begun = sink.waiting();
+    session.wait_for_state(endpoint, "pending", 10 - i64::try_from(begun).expect("a count")).await;
+    let _other = Daemon::relay(&db.url(), "other").spawn().registered().await;
+    sink.wait_for_waiting(10).await;
+    assert_eq!(session.one::<i64>("select count(distinct leased_by) from outbox.delivery").await, 2);
+    sink.open_gate();
+    session.wait_for_state(endpoint, "succeeded", 10).await;
+    assert_eq!(relay.ended().await.code(), Some(0));
+    assert_eq!(sink.arrived().len(), 10);
+    session.assert_accounted().await;
+}
+
 #[tokio::test]
 async fn a_stopped_relay_hands_back_what_does_not_end_before_the_deadline() {
     let (db, session, sink) = stage().await;
@@ -133,6 +162,20 @@ async fn a_stopped_relay_hands_back_what_does_not_end_before_the_deadline() {
     session.wait_for_state(endpoint.id, "succeeded", 3).await;
 }
 
+/// The session of the only relay ends, and before it can come back another has its lock: dead, for all the database
+/// knows. The lock is asked for first and granted in the moment the session is gone.
+async fn usurp(db: &Db, session: &Session) -> Session {
+    let usurper = db.session().await;
+    let waits = usurper.start("select pg_advisory_lock(1869968483, 1)::text");
+    session.wait_until_blocked(&usurper).await;
+    session
+        .run("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1869968483 and objid = 1 and granted
+              and database = (select oid from pg_database where datname = current_database())")
+        .await;
+    waits.await.expect("no panic").expect("the lock");
+    usurper
+}
+
 #[tokio::test]
 async fn the_late_result_of_a_fenced_relay_is_refused_and_logged() {
     let (db, session, sink) = stage().await;
@@ -141,19 +184,8 @@ async fn the_late_result_of_a_fenced_relay_is_refused_and_logged() {
     sink.close_gate();
     session.insert("order.created", "{}").await;
     sink.wait_for_waiting(1).await;
-    // Its session ends, and before it can come back another has its lock: dead, for all the database knows.
-    // The lock is asked for first and granted in the moment the session is gone.
-    let epoch: i32 = session.one("select epoch from outbox_relay.relay").await;
-    let usurper = db.session().await;
-    let waits = usurper.start(&format!("select pg_advisory_lock(1869968483, {epoch})::text"));
-    session.wait_until_blocked(&usurper).await;
-    session
-        .run(&format!(
-            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1869968483 and objid = {epoch}::oid and granted"
-        ))
-        .await;
-    waits.await.expect("no panic").expect("the lock");
-    assert_eq!(session.one::<i32>(&format!("select outbox_relay.fence({epoch})")).await, 1);
+    let _usurper = usurp(&db, &session).await;
+    assert_eq!(session.one::<i32>("select outbox_relay.fence(1)").await, 1);
     // It has lost one lease and keeps its slot busy; another relay sends again.
     let _other = Daemon::relay(&db.url(), "other").spawn().registered().await;
     sink.wait_for_waiting(2).await;
@@ -165,6 +197,23 @@ async fn the_late_result_of_a_fenced_relay_is_refused_and_logged() {
     let attempts: Vec<String> = session.all("select relay from outbox.attempt order by relay").await;
     assert_eq!(attempts, ["fenced", "other"]);
     assert_eq!(session.one::<i32>("select attempts from outbox.delivery").await, 2);
+    session.assert_accounted().await;
+}
+
+#[tokio::test]
+async fn what_a_fenced_relay_had_not_begun_it_does_not_begin_when_it_is_back() {
+    let (db, session, sink) = stage().await;
+    let (mut fenced, endpoint) = relay_with_leases_that_wait(&db, &session, &sink).await;
+    let _usurper = usurp(&db, &session).await;
+    let begun = sink.waiting();
+    assert_eq!(session.one::<i32>("select outbox_relay.fence(1)").await, 10);
+    let _other = Daemon::relay(&db.url(), "other").spawn().registered().await;
+    sink.wait_for_waiting(begun + 10).await;
+    fenced.wait_for_log("registered epoch=2").await;
+    sink.open_gate();
+    session.wait_for_state(endpoint, "succeeded", 10).await;
+    session.wait_until(&format!("select count(*) = {} from outbox.attempt", begun + 10)).await;
+    assert_eq!(sink.arrived().len(), begun + 10);
     session.assert_accounted().await;
 }
 

@@ -37,16 +37,16 @@ as $$
 -- Both come in order of event_seq and all that is late lies before all that is new.
 --
 -- Deliveries are born leased to the caller as far as lease_limit and each subscription's room allow
--- (busy_… say what the caller has in flight), and are returned with their events; the rest is queued,
--- due now or at deliver_at. Not a row is written for an event that nobody wants. Of one subscription the
--- higher priority is leased first; prioritised says that beyond this batch there is an event that is not to
--- wait its turn, so that the relay goes on expanding even without room and claim can choose.
+-- (busy_… say what the caller has in flight; 2147483647: it is to be given nothing), and are returned with
+-- their events; the rest is queued, due now or at deliver_at. Not a row is written for an event that nobody
+-- wants. Of one subscription the higher priority is leased first; prioritised says that beyond this batch there
+-- is an event that is not to wait its turn, so that the relay goes on expanding even without room and claim can choose.
 --
 -- With keep_back_ms the batch ends at its last event that leads anywhere: what is behind, and wanted only by
 -- subscriptions that have no room of their own left, stays in the log and is read again (kept_back counts it). A
 -- delivery that is queued costs an update, an index entry and a claim more than one that is born leased. But others'
 -- events lie behind, and would wait as well: so not if the first of these was inserted longer ago than that, as in
--- every backlog, nor if that cannot be told by its id. The relay gives it up too where no room comes.
+-- every backlog, nor if that cannot be told by its id, as when it is dated in the future. The relay gives it up too where no room comes.
 --
 -- Some deliveries are never born leased. With a rate limit or a circuit that is not closed, claim decides.
 -- For an ordered subscription: of one key in this batch all but the first are parked (next_attempt_at
@@ -182,24 +182,25 @@ begin
                    or exists (select from outbox.stopped_key t where t.subscription_id = k.subscription_id and t.ordering_key = k.ordering_key) as behind
             from matched k where k.ordering_key is not null and not k.undecided),
         judged as (
-            select j.*, j.due and not (j.undecided or j.paced or j.shut or j.parked or j.behind) as may_lease
-            from (select m.*, coalesce(k.parked, false) as parked, coalesce(k.behind, false) as behind,
+            select j.*, j.due and j.busy < 2147483647 and not (j.undecided or j.paced or j.shut or j.parked or j.behind) as may_lease
+            from (select m.*, coalesce(b.count, 0) as busy, coalesce(k.parked, false) as parked, coalesce(k.behind, false) as behind,
                          -- a hashed look-up, however many there are
                          m.subscription_id in (select h.subscription_id from outbox.subscription_health h where h.circuit <> 'closed') as shut
                   from matched m
+                  left join unnest(expand.busy_subscription_ids, expand.busy_counts) b (subscription_id, count) on b.subscription_id = m.subscription_id
                   left join keyed k on k.subscription_id = m.subscription_id and k.event_seq = m.event_seq) j),
         fitting as (
             select j.*, j.may_lease and row_number() over (partition by j.subscription_id, j.may_lease order by j.priority desc, j.event_seq)
-                <= coalesce(j.max_in_flight, expand.default_max_in_flight) - coalesce(b.count, 0) as fits
-            from judged j
-            left join unnest(expand.busy_subscription_ids, expand.busy_counts) b (subscription_id, count) using (subscription_id)),
+                <= coalesce(j.max_in_flight, expand.default_max_in_flight) - j.busy as fits
+            from judged j),
         led as (
             select coalesce(max(b.event_seq), 0) as at from batch b
             where expand.keep_back_ms > 0
               and b.event_seq not in (select f.event_seq from fitting f group by f.event_seq having bool_and(f.may_lease and not f.fits))),
         ended as materialized (
             select case when expand.keep_back_ms > 0 and (
-                       select outbox_relay.made_at(k.event_id) > clock_timestamp() - make_interval(secs => expand.keep_back_ms / 1000.0)
+                       select outbox_relay.made_at(k.event_id) between clock_timestamp() - make_interval(secs => expand.keep_back_ms / 1000.0)
+                           and clock_timestamp()
                        from (select b.event_id from batch b where b.event_seq > l.at order by b.event_seq limit 1) k)
                    then nullif(l.at, 0) else (select max(b.event_seq) from batch b) end as at
             from led l),

@@ -16,17 +16,12 @@ begin
     if not exists (select from outbox_relay.relay r where r.epoch = fence.epoch and r.fenced_at is null) then
         return 0;
     end if;
-    update outbox_relay.queue q
-    set state = case when q.attempts > 0 then 'failed' else 'pending' end, epoch = null, next_attempt_at = now(), updated_at = now()
-    where (q.subscription_id, q.event_seq) in (
-        select l.subscription_id, l.event_seq from outbox_relay.queue l where l.epoch = fence.epoch for update skip locked);
-    get diagnostics handed_back = row_count;
+    select count(*) filter (where not h.is_left) into handed_back
+    from (select array_agg(q.subscription_id) as ids, array_agg(q.event_seq) as seqs from outbox_relay.queue q where q.epoch = fence.epoch) l,
+        lateral outbox_relay.hand_back(fence.epoch, l.ids, l.seqs) h;
     -- What an operator's open transaction has locked is handed back by a later call.
     if not exists (select from outbox_relay.queue q where q.epoch = fence.epoch) then
         update outbox_relay.relay r set fenced_at = now() where r.epoch = fence.epoch;
-    end if;
-    if handed_back > 0 then
-        perform pg_notify('outbox_signal', 'due');
     end if;
     return handed_back;
 end

@@ -31,14 +31,8 @@ made as (
     from outbox.event m join model using (event_seq), generate_series(1, $1::int8) e (n)
     returning event_seq, event_id, occurred_at),
 kept as (
-    insert into outbox_relay.finished
-    select copy.* from made e, model m join outbox_relay.finished f using (subscription_id, event_seq),
-        jsonb_populate_record(f, jsonb_build_object('event_seq', e.event_seq, 'created_at', e.occurred_at,
-            'finished_at', e.occurred_at + m.took)) copy)
-insert into outbox.attempt
-select copy.* from made e, model m join outbox.attempt a using (subscription_id, event_seq, attempt),
-    jsonb_populate_record(a, jsonb_build_object('event_seq', e.event_seq, 'started_at', e.occurred_at,
-        'request_headers', a.request_headers || jsonb_build_object('webhook-id', e.event_id))) copy";
+    insert into outbox_relay.finished select FINISHED from made e, model m join outbox_relay.finished f using (subscription_id, event_seq))
+insert into outbox.attempt select ATTEMPT from made e, model m join outbox.attempt a using (subscription_id, event_seq, attempt)";
 
 /// Of each subscription with one failed delivery, that is the model; an event is for all of them.
 const STORM: &str = "
@@ -50,14 +44,40 @@ made as (
     from (select e.* from outbox.event e where e.event_seq = (select min(event_seq) from model)) m, generate_series(1, $1::int8) e (n)
     returning event_seq, event_id, occurred_at),
 queued as (
-    insert into outbox_relay.queue
-    select copy.* from made e, outbox_relay.queue q join model using (subscription_id, event_seq),
-        jsonb_populate_record(q, jsonb_build_object('event_seq', e.event_seq, 'created_at', e.occurred_at,
-            'updated_at', e.occurred_at, 'next_attempt_at', e.occurred_at + make_interval(secs => 5 + 5 * random()))) copy)
-insert into outbox.attempt
-select copy.* from made e, outbox.attempt a join model using (subscription_id, event_seq),
-    jsonb_populate_record(a, jsonb_build_object('event_seq', e.event_seq, 'started_at', e.occurred_at,
-        'request_headers', a.request_headers || jsonb_build_object('webhook-id', e.event_id))) copy";
+    insert into outbox_relay.queue select QUEUE from made e, outbox_relay.queue q join model using (subscription_id, event_seq))
+insert into outbox.attempt select ATTEMPT from made e, outbox.attempt a join model using (subscription_id, event_seq)";
+
+/// What is another in a copy than in its model, by table: all other columns are the model's.
+const COPIES: [(&str, &str, &[(&str, &str)]); 3] = [
+    (
+        "FINISHED",
+        "outbox_relay.finished f",
+        &[
+            ("event_seq", "e.event_seq"),
+            ("created_at", "e.occurred_at"),
+            ("finished_at", "e.occurred_at + m.took"),
+        ],
+    ),
+    (
+        "QUEUE",
+        "outbox_relay.queue q",
+        &[
+            ("event_seq", "e.event_seq"),
+            ("created_at", "e.occurred_at"),
+            ("updated_at", "e.occurred_at"),
+            ("next_attempt_at", "e.occurred_at + make_interval(secs => 5 + 5 * random())"),
+        ],
+    ),
+    (
+        "ATTEMPT",
+        "outbox.attempt a",
+        &[
+            ("event_seq", "e.event_seq"),
+            ("started_at", "e.occurred_at"),
+            ("request_headers", "a.request_headers || jsonb_build_object('webhook-id', e.event_id)"),
+        ],
+    ),
+];
 
 /// The cursor beyond all that is committed, as expand would have left it. Nobody writes meanwhile.
 const CURSOR: &str = "
@@ -89,7 +109,10 @@ pub(super) async fn storm(stage: &Stage, events: u64) -> Result<(), BenchError> 
 }
 
 async fn write(stage: &Stage, sql: &str, count: u64, days: u64) -> Result<(), BenchError> {
-    let sql = sql.replace("PAYLOAD", PAYLOAD);
+    let mut sql = sql.replace("PAYLOAD", PAYLOAD);
+    for (name, table, other) in COPIES {
+        sql = sql.replace(&format!("select {name} "), &format!("select {} ", copied(stage, table, other).await?));
+    }
     let (mut writers, mut left) = (JoinSet::new(), count);
     let days = i32::try_from(days)?;
     let with_days = sql.contains("$2");
@@ -112,6 +135,23 @@ async fn write(stage: &Stage, sql: &str, count: u64, days: u64) -> Result<(), Be
         }
     }
     Ok(())
+}
+
+/// The columns of a copy of a row, `table` being its name and alias.
+async fn copied(stage: &Stage, table: &str, other: &[(&str, &str)]) -> Result<String, BenchError> {
+    let (name, alias) = table.split_once(' ').unwrap_or((table, table));
+    let columns = stage
+        .client
+        .query(
+            "select attname::text from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped order by attnum",
+            &[&name],
+        )
+        .await?;
+    let value = |column: String| match other.iter().find(|(name, _)| *name == column) {
+        Some((_, value)) => (*value).to_owned(),
+        None => format!("{alias}.{column}"),
+    };
+    Ok(columns.iter().map(|row| value(row.get(0))).collect::<Vec<_>>().join(", "))
 }
 
 /// As `outbox_relay.maintain` does it, with the times of a past.
