@@ -1,0 +1,807 @@
+//! Leases, epochs and their end: `outbox_relay.claim` (and the leasing half of expand), `record`, `hand_back`, `fence`,
+//! `register`, `resume_epoch`, and what a relay does when it loses a connection, or the answer of a call.
+//!
+//! A call is sent, runs, and is answered: three steps. A call whose answer is lost may have run, may run later, or never.
+
+use crate::explore::{self, Protocol, bound, invariants};
+use stateright::{Model, Property};
+
+const RELAYS: usize = 2;
+/// Failures that are retried; the next one makes a dead letter.
+const RETRIES: u8 = 1;
+
+/// 0: none.
+type Epoch = u8;
+/// A set of epochs, deliveries or attempts, as bits.
+type Set = u16;
+
+const fn one(n: u8) -> Set {
+    1 << n
+}
+
+fn members(set: Set) -> impl Iterator<Item = u8> {
+    (0..16).filter(move |n| set & one(*n) != 0)
+}
+
+fn subsets(set: Set) -> impl Iterator<Item = Set> {
+    (1..=set).filter(move |some| some & !set == 0)
+}
+
+/// Where a delivery stands. In the log, pending, or failed and due: whoever asks may have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Row {
+    Due,
+    Leased(Epoch),
+    Succeeded,
+    DeadLetter,
+}
+
+/// What is committed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Db {
+    rows: Vec<(Row, u8)>,
+    /// Attempts in `outbox.attempt`, told apart by when they started.
+    logged: Set,
+    fenced: Set,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Phase {
+    /// Leased, and not begun.
+    Waiting,
+    Sending(u8),
+    Ended { attempt: u8, ok: bool },
+    Recording { attempt: u8, ok: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Attempt {
+    delivery: u8,
+    epoch: Epoch,
+    phase: Phase,
+}
+
+/// A result on its way to the database: delivery, attempt, whether it was delivered.
+type Outcome = (u8, u8, bool);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Call {
+    Lease { epoch: Epoch },
+    Record { epoch: Epoch, batch: Vec<Outcome> },
+    HandBack { epoch: Epoch, deliveries: Set },
+}
+
+/// How far a call of a relay is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Progress {
+    #[default]
+    Sent,
+    /// Of a variant: the epoch was looked at, and nothing leased yet.
+    Looked,
+    Ran(Set),
+    Lost,
+}
+
+/// What a relay has in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Relay {
+    is_alive: bool,
+    /// It believes to have its direct session.
+    is_connected: bool,
+    epoch: Epoch,
+    doubted: Epoch,
+    retired: Set,
+    attempts: Vec<Attempt>,
+    unwanted: Vec<(Epoch, u8)>,
+    lease: Option<(Epoch, Progress)>,
+    record: Option<(Epoch, Progress)>,
+    hand_back: Option<(Epoch, Set, Progress)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct State {
+    db: Db,
+    /// What a crash of the server leaves of it: results and leases commit asynchronously.
+    durable: Db,
+    registered: u8,
+    /// Epochs whose lock some session holds.
+    sessions: Set,
+    relays: [Relay; RELAYS],
+    /// Calls whose relay does not wait for them any more.
+    forgotten: Vec<Call>,
+    next_attempt: u8,
+    faults_left: u8,
+    failures_left: u8,
+    waits_left: u8,
+    /// For the invariants: epochs that a death, a lost connection or a crash has touched; under which epochs a delivery
+    /// was sent and the failure not recorded; what was answered with 2xx; what went wrong.
+    shaken: Set,
+    sent: Vec<Set>,
+    received: Set,
+    wrong: Option<&'static str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Start of a process, and death of one.
+    Start(usize),
+    Die(usize),
+    /// Opens the direct session: takes its epoch up again if there are results to record, or registers.
+    Connect(usize),
+    /// The relay loses its direct session; the server does not know yet.
+    Cut(usize),
+    /// The session with the lock of that epoch is gone, and nobody was told.
+    SessionEnds(Epoch),
+    Notice(usize),
+    /// The server crashes and comes back.
+    Crash,
+    /// What is committed is on disk.
+    Flush,
+    /// Somebody's tick ends a dead epoch.
+    Fence(Epoch),
+    /// A relay's tick says that it was taken for dead.
+    LearnFenced(usize),
+
+    AskForLeases(usize),
+    /// Of a variant.
+    LookAtEpoch(usize),
+    RunLease { relay: usize, got: Set },
+    TakeLeases(usize),
+    Begin { relay: usize, attempt: usize },
+    Receive { relay: usize, attempt: usize, ok: bool },
+    SendResults(usize),
+    RunRecord(usize),
+    Settle(usize),
+    /// A lease has waited too long for a place.
+    GiveUpWaiting { relay: usize, attempt: usize },
+    SendHandBack(usize),
+    RunHandBack(usize),
+    HandedBack(usize),
+
+    LoseLease(usize),
+    LoseRecord(usize),
+    LoseHandBack(usize),
+    /// The relay gives up waiting for an answer that will not come.
+    Doubt(usize),
+    DoubtHandBack(usize),
+    /// A call that nobody waits for runs all the same.
+    RunForgotten { call: usize, got: Set },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    AsBuilt,
+    RecordWithoutEpoch,
+    RecordedAgain,
+    FenceWithoutHandBack,
+    LeaseWithoutFence,
+    ResumedAfterFence,
+    ResumedGoesOn,
+    DoubtIgnored,
+    RetiredAtOnce,
+    HandedBackAgain,
+}
+
+#[derive(Clone)]
+pub(crate) struct Leases {
+    variant: Variant,
+    deliveries: u8,
+    faults: u8,
+}
+
+impl Leases {
+    fn is(&self, variant: Variant) -> bool {
+        self.variant == variant
+    }
+
+    fn apply_lease(&self, s: &mut State, epoch: Epoch, got: Set, looked: bool) {
+        if !looked && s.db.fenced & one(epoch) != 0 {
+            return;
+        }
+        for delivery in members(got) {
+            s.db.rows[usize::from(delivery)].0 = Row::Leased(epoch);
+        }
+    }
+
+    fn apply_record(&self, s: &mut State, epoch: Epoch, batch: &[Outcome]) {
+        for (delivery, attempt, ok) in batch {
+            let (row, failures) = s.db.rows[usize::from(*delivery)];
+            let is_open = matches!(row, Row::Due | Row::Leased(_));
+            let holds = row == Row::Leased(epoch) || (self.is(Variant::RecordWithoutEpoch) && is_open);
+            let is_known = s.db.logged & one(*attempt) != 0;
+            s.db.logged |= one(*attempt);
+            if !holds || (is_known && !self.is(Variant::RecordedAgain)) {
+                continue;
+            }
+            if is_known {
+                s.wrong = Some("a result counts twice");
+            }
+            if row != Row::Leased(epoch) {
+                s.wrong = Some("a result counts although its lease was lost");
+            }
+            let next = match (*ok, failures < RETRIES) {
+                (true, _) => Row::Succeeded,
+                (false, true) => Row::Due,
+                (false, false) => Row::DeadLetter,
+            };
+            if next == Row::Due {
+                s.sent[usize::from(*delivery)] &= !one(epoch);
+            }
+            s.db.rows[usize::from(*delivery)] = (next, failures + u8::from(!ok));
+        }
+    }
+
+    fn apply_hand_back(s: &mut State, epoch: Epoch, deliveries: Set) {
+        for delivery in members(deliveries) {
+            let (row, _) = &mut s.db.rows[usize::from(delivery)];
+            if *row == Row::Leased(epoch) {
+                *row = Row::Due;
+            }
+        }
+    }
+
+    fn due(state: &State) -> Set {
+        let rows = state.db.rows.iter().enumerate();
+        rows.filter(|(_, (row, _))| *row == Row::Due).map(|(d, _)| one(d as u8)).sum()
+    }
+
+    fn batch(relay: &Relay) -> Vec<Outcome> {
+        let recording = relay.attempts.iter().filter_map(|a| match a.phase {
+            Phase::Recording { attempt, ok } => Some((a.delivery, attempt, ok)),
+            _ => None,
+        });
+        recording.collect()
+    }
+
+    fn has_unrecorded(relay: &Relay, epoch: Epoch) -> bool {
+        relay.attempts.iter().any(|attempt| attempt.epoch == epoch)
+    }
+
+    /// Whether some relay keeps the session of that epoch open.
+    fn is_kept(state: &State, epoch: Epoch) -> bool {
+        state.relays.iter().any(|relay| {
+            relay.is_alive && (relay.is_connected && relay.epoch == epoch || relay.retired & one(epoch) != 0)
+        })
+    }
+
+    fn give_up_waiting(relay: &mut Relay) {
+        for attempt in relay.attempts.extract_if(.., |attempt| attempt.phase == Phase::Waiting) {
+            relay.unwanted.push((attempt.epoch, attempt.delivery));
+        }
+        relay.unwanted.sort_unstable();
+        Self::settle(relay);
+    }
+
+    /// A retired session ends with its last result.
+    fn settle(relay: &mut Relay) {
+        let kept = members(relay.retired).filter(|epoch| Self::has_unrecorded(relay, *epoch)).map(one).sum();
+        relay.retired = kept;
+    }
+
+    fn lose_direct(relay: &mut Relay) {
+        relay.is_connected = false;
+        relay.doubted = relay.epoch;
+    }
+
+    fn doubt_after(&self, s: &mut State, r: usize, epoch: Epoch) {
+        if s.relays[r].epoch == epoch && !self.is(Variant::DoubtIgnored) {
+            s.relays[r].doubted = epoch;
+            self.retire_doubted(s, r);
+        }
+    }
+
+    fn retire_doubted(&self, s: &mut State, r: usize) {
+        let relay = &mut s.relays[r];
+        if relay.doubted == 0 || !relay.is_connected {
+            return;
+        }
+        Self::give_up_waiting(relay);
+        if relay.epoch == relay.doubted {
+            if s.sessions & one(relay.epoch) == 0 {
+                return Self::lose_direct(relay); // it can not step down: this is how it learns
+            }
+            if Self::has_unrecorded(relay, relay.epoch) && !self.is(Variant::RetiredAtOnce) {
+                relay.retired |= one(relay.epoch);
+            }
+            (relay.epoch, relay.is_connected) = (0, false);
+        }
+        relay.doubted = 0;
+    }
+
+    fn connect(&self, s: &mut State, r: usize) {
+        let previous = s.relays[r].epoch;
+        let has_results = previous != 0 && Self::has_unrecorded(&s.relays[r], previous);
+        let was_fenced = s.db.fenced & one(previous) != 0 && !self.is(Variant::ResumedAfterFence);
+        if !has_results || s.sessions & one(previous) != 0 || was_fenced {
+            s.registered += 1;
+            s.relays[r].epoch = s.registered;
+        }
+        s.sessions |= one(s.relays[r].epoch);
+        s.relays[r].is_connected = true;
+        if self.is(Variant::ResumedGoesOn) {
+            s.relays[r].doubted = 0;
+        }
+        self.retire_doubted(s, r);
+    }
+
+    fn forget(s: &mut State, call: Call) {
+        s.forgotten.push(call);
+        s.forgotten.sort_unstable();
+    }
+
+    /// The calls of a relay that have not run go on without it.
+    fn die(s: &mut State, r: usize) {
+        let relay = std::mem::take(&mut s.relays[r]);
+        s.shaken |= members(relay.retired).map(one).sum::<Set>() | one(relay.epoch);
+        if let Some((epoch, Progress::Sent)) = relay.lease {
+            Self::forget(s, Call::Lease { epoch });
+        }
+        if let Some((epoch, Progress::Sent)) = relay.record {
+            Self::forget(s, Call::Record { epoch, batch: Self::batch(&relay) });
+        }
+        if let Some((epoch, deliveries, Progress::Sent)) = relay.hand_back {
+            Self::forget(s, Call::HandBack { epoch, deliveries });
+        }
+    }
+
+    fn crash(s: &mut State) {
+        s.db = s.durable.clone();
+        s.sessions = 0;
+        s.forgotten.clear();
+        s.shaken |= (1..=s.registered).map(one).sum::<Set>();
+        for relay in &mut s.relays {
+            if let Some((_, progress)) = &mut relay.lease {
+                *progress = Progress::Lost;
+            }
+            if let Some((_, _, progress)) = &mut relay.hand_back {
+                *progress = Progress::Lost;
+            }
+            // The relay goes on trying.
+            if let Some((_, progress)) = &mut relay.record {
+                *progress = Progress::Sent;
+            }
+        }
+    }
+
+    /// Steps that will be made if nothing goes wrong from here on.
+    fn pending(&self, state: &State, steps: &mut Vec<Step>) {
+        let unfenced = (1..=state.registered).filter(|epoch| state.db.fenced & one(*epoch) == 0);
+        for epoch in unfenced.filter(|epoch| state.sessions & one(*epoch) == 0) {
+            if state.relays.iter().any(|relay| relay.is_alive && relay.epoch != 0 && relay.epoch != epoch) {
+                steps.push(Step::Fence(epoch));
+            }
+        }
+        let held = members(state.sessions);
+        steps.extend(held.filter(|epoch| !Self::is_kept(state, *epoch)).map(Step::SessionEnds));
+        for (r, relay) in state.relays.iter().enumerate() {
+            if !relay.is_alive {
+                steps.push(Step::Start(r));
+                continue;
+            }
+            self.pending_of(state, r, relay, steps);
+        }
+    }
+
+    fn pending_of(&self, state: &State, r: usize, relay: &Relay, steps: &mut Vec<Step>) {
+        if !relay.is_connected {
+            // They are alike: the first one connects first.
+            steps.extend((r == 0 || state.registered > 0).then_some(Step::Connect(r)));
+        } else if state.sessions & one(relay.epoch) == 0 {
+            steps.push(Step::Notice(r));
+        }
+        if relay.epoch != 0 && state.db.fenced & one(relay.epoch) != 0 {
+            steps.push(Step::LearnFenced(r));
+        }
+        match relay.lease {
+            None if relay.is_connected && Self::due(state) != 0 => steps.push(Step::AskForLeases(r)),
+            None => {}
+            Some((_, Progress::Sent)) if self.is(Variant::LeaseWithoutFence) => steps.push(Step::LookAtEpoch(r)),
+            Some((_, Progress::Sent | Progress::Looked)) => {
+                steps.push(Step::RunLease { relay: r, got: 0 });
+                steps.extend(subsets(Self::due(state)).map(|got| Step::RunLease { relay: r, got }));
+            }
+            Some((_, Progress::Ran(_))) => steps.push(Step::TakeLeases(r)),
+            Some((_, Progress::Lost)) => steps.push(Step::Doubt(r)),
+        }
+        let has_ended = |a: &Attempt| matches!(a.phase, Phase::Ended { .. });
+        match relay.record {
+            None if relay.attempts.iter().any(has_ended) => steps.push(Step::SendResults(r)),
+            None => {}
+            Some((_, Progress::Ran(_))) => steps.push(Step::Settle(r)),
+            Some(_) => steps.push(Step::RunRecord(r)),
+        }
+        match relay.hand_back {
+            None if !relay.unwanted.is_empty() && relay.epoch != 0 => steps.push(Step::SendHandBack(r)),
+            None => {}
+            Some((.., Progress::Ran(_))) => steps.push(Step::HandedBack(r)),
+            Some((.., Progress::Lost)) => steps.push(Step::DoubtHandBack(r)),
+            Some(_) => steps.push(Step::RunHandBack(r)),
+        }
+        for (attempt, one) in relay.attempts.iter().enumerate() {
+            match one.phase {
+                Phase::Waiting if relay.is_connected => steps.push(Step::Begin { relay: r, attempt }),
+                Phase::Sending(_) => steps.push(Step::Receive { relay: r, attempt, ok: true }),
+                _ => {}
+            }
+        }
+    }
+
+    /// What may also happen.
+    fn possible(&self, state: &State, steps: &mut Vec<Step>) {
+        if state.durable != state.db {
+            steps.push(Step::Flush);
+        }
+        for (call, forgotten) in state.forgotten.iter().enumerate() {
+            match forgotten {
+                Call::Lease { .. } => {
+                    steps.extend(subsets(Self::due(state)).map(|got| Step::RunForgotten { call, got }));
+                }
+                _ => steps.push(Step::RunForgotten { call, got: 0 }),
+            }
+        }
+        for (r, relay) in state.relays.iter().enumerate() {
+            for (attempt, one) in relay.attempts.iter().enumerate() {
+                if one.phase == Phase::Waiting && state.waits_left > 0 {
+                    steps.push(Step::GiveUpWaiting { relay: r, attempt });
+                }
+                if matches!(one.phase, Phase::Sending(_)) && state.failures_left > 0 {
+                    steps.push(Step::Receive { relay: r, attempt, ok: false });
+                }
+            }
+        }
+        if state.faults_left == 0 {
+            return;
+        }
+        if state.registered > 0 {
+            steps.push(Step::Crash);
+        }
+        steps.extend(members(state.sessions).filter(|epoch| Self::is_kept(state, *epoch)).map(Step::SessionEnds));
+        for (r, relay) in state.relays.iter().enumerate().filter(|(_, relay)| relay.epoch != 0) {
+            steps.push(Step::Die(r));
+            steps.extend(relay.is_connected.then_some(Step::Cut(r)));
+            if matches!(relay.lease, Some((_, Progress::Sent | Progress::Ran(_)))) {
+                steps.push(Step::LoseLease(r));
+            }
+            if relay.record.is_some() {
+                steps.push(Step::LoseRecord(r));
+            }
+            if matches!(relay.hand_back, Some((.., Progress::Sent | Progress::Ran(_)))) {
+                steps.push(Step::LoseHandBack(r));
+            }
+        }
+    }
+
+    /// Nothing that happens from here on can matter.
+    fn is_over(state: &State) -> bool {
+        state.db.rows.iter().all(|(row, _)| matches!(row, Row::Succeeded | Row::DeadLetter))
+            && state.durable == state.db
+            && state.forgotten.is_empty()
+            && state.relays.iter().all(|relay| relay.attempts.is_empty())
+    }
+
+    fn begin(s: &mut State, r: usize, attempt: usize) {
+        let Attempt { delivery, epoch, .. } = s.relays[r].attempts[attempt];
+        let sent = &mut s.sent[usize::from(delivery)];
+        if *sent & !s.shaken != 0 {
+            s.wrong = Some("a delivery is sent again, and nothing explains it");
+        }
+        *sent |= one(epoch);
+        s.relays[r].attempts[attempt].phase = Phase::Sending(s.next_attempt);
+        s.relays[r].attempts.sort_unstable();
+        s.next_attempt += 1;
+    }
+
+    fn send_results(relay: &mut Relay) {
+        let first = relay.attempts.iter().find(|a| matches!(a.phase, Phase::Ended { .. }));
+        let Some(epoch) = first.map(|attempt| attempt.epoch) else { return };
+        for attempt in relay.attempts.iter_mut().filter(|attempt| attempt.epoch == epoch) {
+            if let Phase::Ended { attempt: id, ok } = attempt.phase {
+                attempt.phase = Phase::Recording { attempt: id, ok };
+            }
+        }
+        relay.record = Some((epoch, Progress::Sent));
+        relay.attempts.sort_unstable();
+    }
+
+    fn take_leases(relay: &mut Relay) {
+        let Some((epoch, Progress::Ran(got))) = relay.lease.take() else { return };
+        if epoch == relay.epoch || relay.retired & one(epoch) != 0 {
+            relay.attempts.extend(members(got).map(|delivery| Attempt { delivery, epoch, phase: Phase::Waiting }));
+            relay.attempts.sort_unstable();
+        }
+    }
+
+    /// Steps of a call of a relay, and what its answer leads to.
+    fn call_step(&self, s: &mut State, step: &Step) -> Option<()> {
+        match *step {
+            Step::AskForLeases(r) => s.relays[r].lease = Some((s.relays[r].epoch, Progress::Sent)),
+            Step::LookAtEpoch(r) => {
+                let (epoch, progress) = s.relays[r].lease.as_mut()?;
+                let is_fenced = s.db.fenced & one(*epoch) != 0;
+                *progress = if is_fenced { Progress::Ran(0) } else { Progress::Looked };
+            }
+            Step::RunLease { relay, got } => {
+                let (epoch, progress) = s.relays[relay].lease?;
+                let looked = progress == Progress::Looked;
+                let is_refused = !looked && s.db.fenced & one(epoch) != 0;
+                if is_refused && got != 0 {
+                    return None;
+                }
+                self.apply_lease(s, epoch, got, looked);
+                s.relays[relay].lease = Some((epoch, Progress::Ran(got)));
+            }
+            Step::TakeLeases(r) => Self::take_leases(&mut s.relays[r]),
+            Step::SendResults(r) => Self::send_results(&mut s.relays[r]),
+            Step::RunRecord(r) => {
+                let ((epoch, _), batch) = (s.relays[r].record?, Self::batch(&s.relays[r]));
+                self.apply_record(s, epoch, &batch);
+                s.relays[r].record = Some((epoch, Progress::Ran(0)));
+            }
+            Step::Settle(r) => {
+                let relay = &mut s.relays[r];
+                relay.record = None;
+                relay.attempts.retain(|attempt| !matches!(attempt.phase, Phase::Recording { .. }));
+                Self::settle(relay);
+            }
+            Step::SendHandBack(r) => {
+                let relay = &mut s.relays[r];
+                let epoch = relay.unwanted.first()?.0;
+                let same = relay.unwanted.extract_if(.., |(of, _)| *of == epoch);
+                let deliveries = same.map(|(_, delivery)| one(delivery)).fold(0, |all, one| all | one);
+                relay.hand_back = Some((epoch, deliveries, Progress::Sent));
+            }
+            Step::RunHandBack(r) => {
+                let (epoch, deliveries, _) = s.relays[r].hand_back?;
+                Self::apply_hand_back(s, epoch, deliveries);
+                // This one commits synchronously.
+                s.durable = s.db.clone();
+                s.relays[r].hand_back = Some((epoch, deliveries, Progress::Ran(0)));
+            }
+            Step::HandedBack(r) => s.relays[r].hand_back = None,
+            Step::Doubt(r) => {
+                let (epoch, _) = s.relays[r].lease.take()?;
+                self.doubt_after(s, r, epoch);
+            }
+            Step::DoubtHandBack(r) => {
+                let (epoch, deliveries, _) = s.relays[r].hand_back.take()?;
+                if self.is(Variant::HandedBackAgain) {
+                    s.relays[r].unwanted.extend(members(deliveries).map(|delivery| (epoch, delivery)));
+                    s.relays[r].unwanted.sort_unstable();
+                } else {
+                    self.doubt_after(s, r, epoch);
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// What goes wrong, but for the death of a relay or the server.
+    fn lose(s: &mut State, step: &Step) -> Option<()> {
+        s.faults_left -= 1;
+        match *step {
+            Step::LoseLease(r) => {
+                let (epoch, progress) = s.relays[r].lease.replace((s.relays[r].lease?.0, Progress::Lost))?;
+                if progress == Progress::Sent {
+                    Self::forget(s, Call::Lease { epoch });
+                }
+            }
+            Step::LoseRecord(r) => {
+                let epoch = s.relays[r].record?.0;
+                if s.relays[r].record.replace((epoch, Progress::Sent))?.1 == Progress::Sent {
+                    let batch = Self::batch(&s.relays[r]);
+                    Self::forget(s, Call::Record { epoch, batch });
+                }
+            }
+            Step::LoseHandBack(r) => {
+                let (epoch, deliveries, progress) = s.relays[r].hand_back?;
+                s.relays[r].hand_back = Some((epoch, deliveries, Progress::Lost));
+                if progress == Progress::Sent {
+                    Self::forget(s, Call::HandBack { epoch, deliveries });
+                }
+            }
+            Step::Cut(r) => {
+                s.shaken |= one(s.relays[r].epoch);
+                Self::lose_direct(&mut s.relays[r]);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+impl Protocol for Leases {
+    fn broken(&self, state: &State) -> Option<&'static str> {
+        if state.wrong.is_some() {
+            return state.wrong;
+        }
+        if state.sessions & state.db.fenced != 0 {
+            return Some("an epoch that has ended is alive");
+        }
+        for (delivery, (row, _)) in state.db.rows.iter().enumerate() {
+            match row {
+                Row::Leased(epoch) if state.db.fenced & one(*epoch) != 0 => {
+                    return Some("a delivery is leased to an epoch that has ended");
+                }
+                Row::Succeeded if state.received & one(delivery as u8) == 0 => return Some("succeeded without a 2xx"),
+                _ => {}
+            }
+        }
+        if state.db.rows.iter().any(|(row, _)| matches!(row, Row::Due | Row::Leased(_))) {
+            let mut steps = Vec::new();
+            self.pending(state, &mut steps);
+            if steps.is_empty() {
+                return Some("a delivery is stuck");
+            }
+        }
+        None
+    }
+}
+
+impl Model for Leases {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        let deliveries = usize::from(self.deliveries);
+        let db = Db { rows: vec![(Row::Due, 0); deliveries], logged: 0, fenced: 0 };
+        vec![State {
+            durable: db.clone(),
+            db,
+            registered: 0,
+            sessions: 0,
+            relays: [(); RELAYS].map(|()| Relay { is_alive: true, ..Relay::default() }),
+            forgotten: Vec::new(),
+            next_attempt: 0,
+            faults_left: self.faults,
+            failures_left: 1,
+            waits_left: 1,
+            shaken: 0,
+            sent: vec![0; deliveries],
+            received: 0,
+            wrong: None,
+        }]
+    }
+
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        if !Self::is_over(state) {
+            self.pending(state, steps);
+            self.possible(state, steps);
+        }
+    }
+
+    fn next_state(&self, last: &State, step: Step) -> Option<State> {
+        let mut state = last.clone();
+        let s = &mut state;
+        match step {
+            Step::Start(r) => s.relays[r].is_alive = true,
+            Step::Die(r) => {
+                s.faults_left -= 1;
+                Self::die(s, r);
+            }
+            Step::Connect(r) => self.connect(s, r),
+            Step::SessionEnds(epoch) => {
+                if Self::is_kept(s, epoch) {
+                    s.faults_left -= 1;
+                    s.shaken |= one(epoch);
+                }
+                s.sessions &= !one(epoch);
+            }
+            Step::Notice(r) => Self::lose_direct(&mut s.relays[r]),
+            Step::Crash => {
+                s.faults_left -= 1;
+                Self::crash(s);
+            }
+            Step::Flush => s.durable = s.db.clone(),
+            Step::Fence(epoch) => {
+                s.db.fenced |= one(epoch);
+                if !self.is(Variant::FenceWithoutHandBack) {
+                    Self::apply_hand_back(s, epoch, Set::MAX >> (16 - self.deliveries));
+                }
+                s.durable = s.db.clone();
+            }
+            Step::LearnFenced(r) => {
+                let relay = &mut s.relays[r];
+                (relay.epoch, relay.is_connected, relay.doubted) = (0, false, 0);
+                Self::give_up_waiting(relay);
+            }
+            Step::Begin { relay, attempt } => Self::begin(s, relay, attempt),
+            Step::Receive { relay, attempt, ok } => {
+                let Attempt { delivery, phase: Phase::Sending(id), .. } = s.relays[relay].attempts[attempt] else {
+                    return None;
+                };
+                s.failures_left -= u8::from(!ok);
+                s.received |= if ok { one(delivery) } else { 0 };
+                s.relays[relay].attempts[attempt].phase = Phase::Ended { attempt: id, ok };
+                s.relays[relay].attempts.sort_unstable();
+            }
+            Step::GiveUpWaiting { relay, attempt } => {
+                s.waits_left -= 1;
+                let relay = &mut s.relays[relay];
+                let Attempt { delivery, epoch, .. } = relay.attempts.remove(attempt);
+                relay.unwanted.push((epoch, delivery));
+                relay.unwanted.sort_unstable();
+                Self::settle(relay);
+            }
+            Step::RunForgotten { call, got } => match s.forgotten.remove(call) {
+                Call::Lease { epoch } => self.apply_lease(s, epoch, got, false),
+                Call::Record { epoch, batch } => self.apply_record(s, epoch, &batch),
+                Call::HandBack { epoch, deliveries } => Self::apply_hand_back(s, epoch, deliveries),
+            },
+            Step::LoseLease(_) | Step::LoseRecord(_) | Step::LoseHandBack(_) | Step::Cut(_) => Self::lose(s, &step)?,
+            _ => self.call_step(s, &step)?,
+        }
+        if s.faults_left == 0 {
+            s.durable = s.db.clone(); // no crash is to come
+        }
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        invariants()
+    }
+}
+
+fn must_fail(name: &str, variant: Variant, (deliveries, faults): (u8, u8), invariant: &str) {
+    explore::fails("leases", name, Leases { variant, deliveries, faults }, invariant);
+}
+
+#[test]
+fn every_delivery_is_sent_until_it_ends_and_once_unless_something_explains_more() {
+    explore::holds("leases, one delivery", Leases { variant: Variant::AsBuilt, deliveries: 1, faults: 2 + bound() });
+}
+
+#[test]
+fn deliveries_that_share_an_epoch_do_not_hold_each_other_up() {
+    explore::holds("leases, two deliveries", Leases { variant: Variant::AsBuilt, deliveries: 2, faults: 1 + bound() });
+}
+
+#[test]
+fn record_must_look_at_the_epoch() {
+    let invariant = "a result counts although its lease was lost";
+    must_fail("record without the epoch", Variant::RecordWithoutEpoch, (1, 1), invariant);
+}
+
+#[test]
+fn a_result_that_is_recorded_again_must_be_known_for_one() {
+    must_fail("record repeated blindly", Variant::RecordedAgain, (1, 1), "a result counts twice");
+}
+
+#[test]
+fn the_end_of_an_epoch_must_hand_back() {
+    let invariant = "a delivery is leased to an epoch that has ended";
+    must_fail("fence without handing back", Variant::FenceWithoutHandBack, (1, 1), invariant);
+}
+
+#[test]
+fn a_lease_and_a_fence_must_exclude_each_other() {
+    let invariant = "a delivery is leased to an epoch that has ended";
+    must_fail("lease without fence", Variant::LeaseWithoutFence, (1, 1), invariant);
+}
+
+#[test]
+fn an_epoch_must_not_be_taken_up_again_after_it_was_fenced() {
+    must_fail("resumed after the fence", Variant::ResumedAfterFence, (1, 1), "an epoch that has ended is alive");
+}
+
+#[test]
+fn an_epoch_that_is_taken_up_again_must_lease_nothing_more() {
+    must_fail("resumed epoch goes on", Variant::ResumedGoesOn, (2, 1), "a delivery is stuck");
+}
+
+#[test]
+fn leases_whose_answer_was_lost_must_come_back() {
+    must_fail("doubt ignored", Variant::DoubtIgnored, (1, 1), "a delivery is stuck");
+}
+
+#[test]
+fn a_retired_epoch_must_live_until_its_results_are_recorded() {
+    let invariant = "a delivery is sent again, and nothing explains it";
+    must_fail("retired at once", Variant::RetiredAtOnce, (2, 1), invariant);
+}
+
+#[test]
+fn a_lease_must_be_handed_back_once() {
+    let invariant = "a delivery is sent again, and nothing explains it";
+    must_fail("handed back again", Variant::HandedBackAgain, (1, 1), invariant);
+}
