@@ -9,6 +9,9 @@ use stateright::{Model, Property};
 /// Positions are 1 to one less than this.
 const POSITIONS: usize = 9;
 
+/// It counts as expanded and was not, or no look will find it.
+const LOST: &str = "a committed event is lost";
+
 /// A set of transaction ids, or of positions, as bits.
 type Set = u32;
 
@@ -102,10 +105,9 @@ pub(crate) struct State {
     twice: bool,
     misplaced: bool,
     writers_left: u8,
-    undos_left: u8,
-    tells_left: u8,
-    crashes_left: u8,
-    marks_left: u8,
+    /// Transactions and savepoints to be rolled back, and what expand may do that it seldom does.
+    rollbacks_left: u8,
+    oddities_left: u8,
     /// Of variants: a position drawn without an id; one left over in a session, and who drew it; the cursor that a
     /// second relay saw before it waited for the lock.
     early: u8,
@@ -166,7 +168,7 @@ pub(crate) struct Log {
 
 impl Log {
     fn new(variant: Variant) -> Self {
-        let (writers, events) = if variant == Variant::AsBuilt { (3 + bound(), 4 + bound()) } else { (3, 3) };
+        let (writers, events) = if variant == Variant::AsBuilt { (3 + bound(), 3 + bound()) } else { (3, 3) };
         assert!(usize::from(events) < POSITIONS, "OUTBOXD_MODEL_BOUND: no more than {POSITIONS} positions");
         Self { variant, writers, events }
     }
@@ -223,6 +225,10 @@ impl Log {
         state.writers &= !one(xid);
         state.committed |= if commits { one(xid) } else { 0 };
         state.completed = state.completed.max(xid);
+        if !commits {
+            // What it inserted is nobody's.
+            state.owner.iter_mut().filter(|owner| **owner == xid).for_each(|owner| *owner = 0);
+        }
     }
 
     fn new_id(state: &mut State) -> u8 {
@@ -257,6 +263,7 @@ impl Log {
             state.misplaced |= Set::from(state.before[usize::from(position)]) & !done != 0;
             state.twice |= done & one(position) != 0;
             done |= one(position);
+            state.before[usize::from(position)] = 0;
         }
         state.expanded = done;
         let mut c = look.cursor;
@@ -292,7 +299,7 @@ impl Log {
             steps.push(Step::FindNothing);
         }
         // "less than 1000" positions since: here, sometimes.
-        if found > 0 || !look.opened || state.marks_left > 0 {
+        if found > 0 || !look.opened || state.oddities_left > 0 {
             steps.extend((1..=found + 1).map(|limit| Step::Expand { limit }));
         }
     }
@@ -315,7 +322,7 @@ impl Protocol for Log {
             .map(one)
             .sum();
         if behind & committed & !state.expanded != 0 {
-            return Some("a committed event lies behind the cursor and was not expanded");
+            return Some(LOST);
         }
         if state.expanded & !behind != 0 {
             return Some("an event was expanded and does not count as such");
@@ -324,7 +331,7 @@ impl Protocol for Log {
         if is_quiet && committed != state.expanded {
             let target = Target { end: state.seq, ..self.open_target(state, &state.cursor) };
             if self.readable(state, &state.cursor, &target) == 0 {
-                return Some("a committed event is found by no look");
+                return Some(LOST);
             }
         }
         None
@@ -363,10 +370,8 @@ impl Model for Log {
             twice: false,
             misplaced: false,
             writers_left: self.writers,
-            undos_left: 1,
-            tells_left: 1,
-            crashes_left: 1,
-            marks_left: 1,
+            rollbacks_left: 1,
+            oddities_left: 1,
             early: 0,
             cached: (0, 0),
             stale: None,
@@ -387,12 +392,14 @@ impl Model for Log {
                 if !has_cached || state.cached.1 == xid || state.running & one(state.cached.1) == 0 {
                     steps.push(Step::Insert { xid });
                 }
-                if state.undos_left > 0 && self.variant != Variant::CachedSequence {
+                if state.rollbacks_left > 0 && self.variant != Variant::CachedSequence {
                     steps.push(Step::InsertAndUndo { xid });
                 }
             }
             steps.push(Step::Commit { xid });
-            steps.push(Step::RollBack { xid });
+            if state.rollbacks_left > 0 {
+                steps.push(Step::RollBack { xid });
+            }
         }
         let Some(look) = &state.look else { return steps.push(Step::Look) };
         if self.variant == Variant::RepeatableRead && state.stale.is_none() {
@@ -400,10 +407,10 @@ impl Model for Log {
         }
         self.look_steps(state, look, steps);
         if let Stage::Written { .. } = look.stage {
-            if state.crashes_left > 0 {
+            if state.oddities_left > 0 {
                 steps.push(Step::Crash);
             }
-            if may_draw && state.tells_left > 0 && self.variant == Variant::AsBuilt {
+            if may_draw && state.oddities_left > 0 && self.variant == Variant::AsBuilt {
                 steps.push(Step::Tell);
             }
         }
@@ -429,14 +436,17 @@ impl Model for Log {
             }
             Step::Insert { xid } => self.insert(s, xid),
             Step::InsertAndUndo { .. } => {
-                s.undos_left -= 1;
+                s.rollbacks_left -= 1;
                 s.seq += 1;
                 let below = s.next_xid;
                 s.next_xid += 1;
                 s.completed = s.completed.max(below);
             }
             Step::Commit { xid } => Self::end_transaction(s, xid, true),
-            Step::RollBack { xid } => Self::end_transaction(s, xid, false),
+            Step::RollBack { xid } => {
+                s.rollbacks_left -= 1;
+                Self::end_transaction(s, xid, false);
+            }
             Step::Wait => s.stale = Some(s.cursor),
             Step::Look => {
                 let cursor = s.stale.take().unwrap_or(s.cursor);
@@ -464,19 +474,19 @@ impl Model for Log {
                 let look = last.look?;
                 let found = self.readable(last, &look.cursor, &look.cursor.target?);
                 let batch = members(found).take(usize::from(limit)).map(one).sum::<Set>();
-                s.marks_left -= u8::from(found == 0 && look.opened);
+                s.oddities_left -= u8::from(found == 0 && look.opened);
                 let stage = Stage::Written { xid: Self::new_id(s), batch, filled: batch.count_ones() == u32::from(limit) };
                 s.look = Some(Look { stage, ..look });
             }
             Step::Tell => {
                 let Some(Look { stage: Stage::Written { xid, .. }, .. }) = s.look else { return None };
-                s.tells_left -= 1;
+                s.oddities_left -= 1;
                 self.insert(s, xid);
             }
             Step::MoveOn => self.move_on(s, last.look?),
             Step::Crash => {
                 let Some(Look { stage: Stage::Written { xid, .. }, .. }) = s.look else { return None };
-                s.crashes_left -= 1;
+                s.oddities_left -= 1;
                 s.look = None;
                 Self::end_transaction(s, xid, false);
             }
@@ -493,8 +503,6 @@ impl Model for Log {
 fn every_committed_event_is_expanded_exactly_once_and_in_order() {
     explore::holds("cursor", Log::new(Variant::AsBuilt));
 }
-
-const LOST: &str = "a committed event lies behind the cursor and was not expanded";
 
 #[test]
 fn a_high_water_mark_loses_what_commits_late() {

@@ -84,10 +84,9 @@ pub(crate) struct State {
     bell: Option<Session>,
     /// `outbox.hold()`.
     is_held: bool,
-    deaths_left: u8,
-    cuts_left: u8,
-    stops_left: u8,
-    holds_left: u8,
+    /// Deaths, cut connections, stops and holds to come, and rooms that may be used up.
+    faults_left: u8,
+    fills_left: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,15 +146,22 @@ pub(crate) enum Variant {
 pub(crate) struct Doorbell {
     variant: Variant,
     writers: usize,
+    faults: u8,
 }
 
 impl Doorbell {
     fn new(variant: Variant) -> Self {
-        Self { variant, writers: usize::from(2 + bound()).min(WRITERS) }
+        let faults = if variant == Variant::AttemptsDoNotEnd { 0 } else { 1 + bound() };
+        Self { variant, writers: usize::from(2 + bound()).min(WRITERS), faults }
     }
 
     fn is(&self, variant: Variant) -> bool {
         self.variant == variant
+    }
+
+    /// The first writer may insert twice, the others once.
+    fn statements(&self, writer: usize) -> u8 {
+        if writer == 0 { 2 } else { 1 }
     }
 
     /// What there is to expand, writer by writer.
@@ -217,7 +223,7 @@ impl Doorbell {
     }
 
     fn may_take_bell(&self, state: &State, relay: &Relay) -> bool {
-        let is_first = state.deaths_left + state.cuts_left + state.stops_left == 3;
+        let is_first = state.faults_left == self.faults;
         let is_allowed = is_first || !self.is(Variant::NobodyTakesTheBell);
         !state.is_held && !relay.is_stopping && !relay.has_bell && state.bell.is_none() && is_allowed
     }
@@ -287,9 +293,10 @@ impl Doorbell {
 
     fn answer(&self, state: &mut State, r: usize, is_busy: bool, is_full: bool) -> Option<()> {
         let Look::Answered { found, more } = std::mem::take(&mut state.relays[r].look) else { return None };
-        if !found && (is_busy || is_full) {
+        if !found && (is_busy || is_full) || is_full && state.fills_left == 0 {
             return None;
         }
+        state.fills_left -= u8::from(is_full);
         if found && (more || is_busy) {
             Self::leave_door(state, r);
         }
@@ -336,7 +343,8 @@ impl Protocol for Doorbell {
         if holders > 1 || (state.door.is_some() && state.writers.iter().any(|writer| writer.shares)) {
             return Some("the door is held twice");
         }
-        let is_somebody_there = state.relays.iter().any(|relay| relay.is_alive && !relay.is_stopping);
+        let is_full = |relay: &Relay| self.is(Variant::AttemptsDoNotEnd) && !relay.has_room;
+        let is_somebody_there = state.relays.iter().any(|relay| relay.is_alive && !relay.is_stopping && !is_full(relay));
         if is_somebody_there && Self::waiting(state).next().is_some() {
             let mut steps = Vec::new();
             self.pending(state, &mut steps);
@@ -374,10 +382,8 @@ impl Model for Doorbell {
             door: None,
             bell: None,
             is_held: false,
-            deaths_left: 1,
-            cuts_left: 1,
-            stops_left: 1,
-            holds_left: 1,
+            faults_left: self.faults,
+            fills_left: 1,
         }]
     }
 
@@ -387,11 +393,11 @@ impl Model for Doorbell {
             let writer = &state.writers[w];
             // They are alike: one begins after the other.
             let is_next = w == 0 || state.writers[w - 1].phase != Phase::Idle;
-            if matches!(writer.phase, Phase::Idle | Phase::Open) && writer.statements < 2 && is_next {
+            if matches!(writer.phase, Phase::Idle | Phase::Open) && writer.statements < self.statements(w) && is_next {
                 steps.push(Step::Insert(w));
             }
         }
-        if state.holds_left > 0 {
+        if state.faults_left > 0 && !state.is_held {
             steps.push(Step::Hold);
         }
         for (r, relay) in state.relays.iter().enumerate() {
@@ -399,15 +405,12 @@ impl Model for Doorbell {
                 steps.push(Step::Start(r));
                 continue;
             }
-            if state.deaths_left > 0 {
-                steps.push(Step::Die(r));
+            if state.faults_left == 0 {
+                continue;
             }
-            if state.stops_left > 0 && !relay.is_stopping {
-                steps.push(Step::Stop(r));
-            }
-            if state.cuts_left > 0 && relay.is_connected {
-                steps.push(Step::Cut(r));
-            }
+            steps.push(Step::Die(r));
+            steps.extend((!relay.is_stopping).then_some(Step::Stop(r)));
+            steps.extend(relay.is_connected.then_some(Step::Cut(r)));
         }
     }
 
@@ -439,7 +442,7 @@ impl Model for Doorbell {
                 (s.writers[w].phase, s.writers[w].shares, s.writers[w].rings) = (Phase::Over, false, false);
             }
             Step::Hold => {
-                s.holds_left -= 1;
+                s.faults_left -= 1;
                 s.is_held = true;
                 Self::tell_all(s);
             }
@@ -475,12 +478,12 @@ impl Model for Doorbell {
             Step::Listen(r) => s.relays[r].is_deaf = false,
             Step::RoomBack(r) => s.relays[r].has_room = true,
             Step::Stop(r) => {
-                s.stops_left -= 1;
+                s.faults_left -= 1;
                 s.relays[r].is_stopping = true;
                 Self::leave_bell(s, r);
             }
             Step::Die(r) => {
-                s.deaths_left -= u8::from(!last.relays[r].is_stopping);
+                s.faults_left -= u8::from(last.faults_left > 0 && !last.relays[r].is_stopping);
                 Self::disconnect(s, r);
                 let relay = &mut s.relays[r];
                 (relay.is_alive, relay.is_stopping, relay.look) = (false, false, Look::None);
@@ -490,7 +493,7 @@ impl Model for Doorbell {
                 (relay.is_alive, relay.has_room, relay.is_wanted, relay.is_held) = (true, true, true, false);
             }
             Step::Cut(r) => {
-                s.cuts_left -= 1;
+                s.faults_left -= 1;
                 Self::disconnect(s, r);
             }
             Step::SessionEnds(r) => Self::free(s, Session::Lingering(r)),
