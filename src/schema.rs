@@ -45,6 +45,7 @@ const FILES: [(&str, &str); 189] = files![
     "functions/30_deliver/load_subscriptions.sql",
     "functions/30_deliver/claim.sql",
     "functions/30_deliver/hand_back.sql",
+    "functions/30_deliver/is_recorded.sql",
     "functions/30_deliver/record.sql",
     "functions/30_deliver/give_up.sql",
     "functions/30_deliver/dead_lettered.sql",
