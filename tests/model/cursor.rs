@@ -81,7 +81,11 @@ enum Stage {
     Snapped,
     Ready,
     /// It has an id, and this batch.
-    Written { xid: u8, batch: Set, filled: bool },
+    Written {
+        xid: u8,
+        batch: Set,
+        filled: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -120,11 +124,19 @@ pub(crate) enum Step {
     /// A transaction gets its id; it may be anybody's, and insert nothing.
     Begin,
     /// It draws a position, and inserts there.
-    Insert { xid: u8 },
+    Insert {
+        xid: u8,
+    },
     /// The same below a savepoint that is rolled back: an id of its own, and the position, are gone.
-    InsertAndUndo { xid: u8 },
-    Commit { xid: u8 },
-    RollBack { xid: u8 },
+    InsertAndUndo {
+        xid: u8,
+    },
+    Commit {
+        xid: u8,
+    },
+    RollBack {
+        xid: u8,
+    },
     /// expand has the lock, and reads the sequence and the cursor.
     Look,
     TakeSnapshot,
@@ -132,7 +144,9 @@ pub(crate) enum Step {
     /// Nothing is there, and no trace is left.
     FindNothing,
     /// Reads the batch and writes what came of it, which takes an id.
-    Expand { limit: u8 },
+    Expand {
+        limit: u8,
+    },
     /// Inserts an event of its own (outbox_relay.tell).
     Tell,
     /// Writes the cursor, and commits.
@@ -481,7 +495,8 @@ impl Model for Log {
                 let found = self.readable(last, &look.cursor, &look.cursor.target?);
                 let batch = members(found).take(usize::from(limit)).map(one).sum::<Set>();
                 s.oddities_left -= u8::from(found == 0 && look.opened);
-                let stage = Stage::Written { xid: Self::new_id(s), batch, filled: batch.count_ones() == u32::from(limit) };
+                let stage =
+                    Stage::Written { xid: Self::new_id(s), batch, filled: batch.count_ones() == u32::from(limit) };
                 s.look = Some(Look { stage, ..look });
             }
             Step::Tell => {

@@ -47,10 +47,7 @@ enum Look {
     /// On its way; the transaction has not run.
     Asked,
     /// It has run, and the answer is on its way.
-    Answered {
-        found: bool,
-        more: bool,
-    },
+    Answered { found: bool, more: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,9 +101,16 @@ pub(crate) enum Step {
     /// Asks for an expand.
     Look(usize),
     /// The expand of a relay runs: all there is, or some of it.
-    Expand { relay: usize, all: bool },
+    Expand {
+        relay: usize,
+        all: bool,
+    },
     /// Its answer comes: is the relay busy, and is its room used up?
-    Answer { relay: usize, is_busy: bool, is_full: bool },
+    Answer {
+        relay: usize,
+        is_busy: bool,
+        is_full: bool,
+    },
     TryDoor(usize),
     Hear(usize),
     Called(usize),
@@ -287,7 +291,8 @@ impl Doorbell {
             {
                 steps.extend(is_on_its_way.then_some(step));
             }
-            if relay.is_held != state.is_held || self.may_take_bell(state, relay) || Self::must_leave_bell(state, relay) {
+            if relay.is_held != state.is_held || self.may_take_bell(state, relay) || Self::must_leave_bell(state, relay)
+            {
                 steps.push(Step::Tick(r));
             }
             if relay.is_deaf {
@@ -352,7 +357,8 @@ impl Protocol for Doorbell {
             return Some("the door is held twice");
         }
         let is_full = |relay: &Relay| self.is(Variant::AttemptsDoNotEnd) && !relay.has_room;
-        let is_somebody_there = state.relays.iter().any(|relay| relay.is_alive && !relay.is_stopping && !is_full(relay));
+        let is_somebody_there =
+            state.relays.iter().any(|relay| relay.is_alive && !relay.is_stopping && !is_full(relay));
         if is_somebody_there && Self::waiting(state).next().is_some() {
             let mut steps = Vec::new();
             self.pending(state, &mut steps);

@@ -76,7 +76,8 @@ impl Report {
     fn replace_by(&self, result: Option<&str>) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/faults");
         fs::create_dir_all(&folder).expect("target can be written");
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(folder.join("model.txt"));
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(folder.join("model.txt"));
         let file = file.as_mut().expect("the report can be opened");
         file.lock().expect("the report can be locked");
         let mut text = String::new();

@@ -52,8 +52,14 @@ enum Phase {
     /// Leased, and not begun.
     Waiting,
     Sending(u8),
-    Ended { attempt: u8, ok: bool },
-    Recording { attempt: u8, ok: bool },
+    Ended {
+        attempt: u8,
+        ok: bool,
+    },
+    Recording {
+        attempt: u8,
+        ok: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,15 +154,28 @@ pub(crate) enum Step {
     AskForLeases(usize),
     /// Of a variant.
     LookAtEpoch(usize),
-    RunLease { relay: usize, got: Set },
+    RunLease {
+        relay: usize,
+        got: Set,
+    },
     TakeLeases(usize),
-    Begin { relay: usize, attempt: usize },
-    Receive { relay: usize, attempt: usize, ok: bool },
+    Begin {
+        relay: usize,
+        attempt: usize,
+    },
+    Receive {
+        relay: usize,
+        attempt: usize,
+        ok: bool,
+    },
     SendResults(usize),
     RunRecord(usize),
     Settle(usize),
     /// A lease has waited too long for a place.
-    GiveUpWaiting { relay: usize, attempt: usize },
+    GiveUpWaiting {
+        relay: usize,
+        attempt: usize,
+    },
     SendHandBack(usize),
     RunHandBack(usize),
     HandedBack(usize),
@@ -168,7 +187,10 @@ pub(crate) enum Step {
     Doubt(usize),
     DoubtHandBack(usize),
     /// A call that nobody waits for runs all the same.
-    RunForgotten { call: usize, got: Set },
+    RunForgotten {
+        call: usize,
+        got: Set,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
