@@ -171,7 +171,6 @@ pub(crate) enum Step {
         attempt: usize,
         ok: bool,
     },
-    SendResults(usize),
     RunRecord(usize),
     Settle(usize),
     /// A lease has waited too long for a place.
@@ -514,6 +513,7 @@ impl Model for Leases {
                 s.received |= if ok { one(delivery) } else { 0 };
                 s.relays[relay].attempts[attempt].phase = Phase::Ended { attempt: id, ok };
                 s.relays[relay].attempts.sort_unstable();
+                Self::send_results(&mut s.relays[relay]);
             }
             Step::GiveUpWaiting { relay, attempt } => {
                 s.waits_left -= 1;

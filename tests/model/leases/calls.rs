@@ -15,7 +15,11 @@ impl Leases {
         s.next_attempt += 1;
     }
 
-    fn send_results(relay: &mut Relay) {
+    /// At once, unless a call is under way: to wait with it is to have no result yet.
+    pub(super) fn send_results(relay: &mut Relay) {
+        if relay.record.is_some() {
+            return;
+        }
         let first = relay.attempts.iter().find(|a| matches!(a.phase, Phase::Ended { .. }));
         let Some(epoch) = first.map(|attempt| attempt.epoch) else { return };
         for attempt in relay.attempts.iter_mut().filter(|attempt| attempt.epoch == epoch) {
@@ -50,7 +54,6 @@ impl Leases {
                 s.relays[relay].lease = Some((epoch, Progress::Ran(got)));
             }
             Step::TakeLeases(r) => Self::take_leases(&mut s.relays[r]),
-            Step::SendResults(r) => Self::send_results(&mut s.relays[r]),
             Step::RunRecord(r) => {
                 let ((epoch, _), batch) = (s.relays[r].record?, Self::batch(&s.relays[r]));
                 self.apply_record(s, epoch, &batch);
@@ -61,6 +64,7 @@ impl Leases {
                 relay.record = None;
                 relay.attempts.retain(|attempt| !matches!(attempt.phase, Phase::Recording { .. }));
                 Self::settle(relay);
+                Self::send_results(relay);
             }
             Step::SendHandBack(r) => {
                 let relay = &mut s.relays[r];

@@ -1,6 +1,5 @@
 //! Which steps a state allows: those that come by themselves, and those that may come.
 
-use super::Attempt;
 use super::{Call, Leases, Phase, Progress, Relay, State, Step, Variant, members, one, subsets};
 
 impl Leases {
@@ -45,9 +44,7 @@ impl Leases {
             Some((_, Progress::Ran(_))) => steps.push(Step::TakeLeases(r)),
             Some((_, Progress::Lost)) => steps.push(Step::Doubt(r)),
         }
-        let has_ended = |a: &Attempt| matches!(a.phase, Phase::Ended { .. });
         match relay.record {
-            None if relay.attempts.iter().any(has_ended) => steps.push(Step::SendResults(r)),
             None => {}
             Some((_, Progress::Ran(_))) => steps.push(Step::Settle(r)),
             Some(_) => steps.push(Step::RunRecord(r)),

@@ -5,16 +5,18 @@ use crate::explore::{self, bound};
 
 #[test]
 fn every_delivery_is_sent_until_it_ends_and_once_unless_something_explains_more() {
-    let single = Leases { failures: 1, waits: 1, ..Leases::new(Variant::AsBuilt, 1) };
-    explore::holds("leases, lost connections and answers", Leases { losses: 1 + bound(), ..single.clone() });
-    explore::holds("leases, crashes", Leases { crashes: 1 + bound(), ..single });
+    let more = bound();
+    let single = Leases { failures: more, waits: more, ..Leases::new(Variant::AsBuilt, 1) };
+    explore::holds("leases, a failure and a loss", Leases { losses: 1 + more, failures: 1, ..single.clone() });
+    explore::holds("leases, a wait and a loss", Leases { losses: 1 + more, waits: 1, ..single.clone() });
+    explore::holds("leases, a crash", Leases { crashes: 1 + more, ..single });
 }
 
 #[test]
 fn deliveries_that_share_an_epoch_do_not_hold_each_other_up() {
     let two = Leases { failures: bound(), ..Leases::new(Variant::AsBuilt, 2) };
-    explore::holds("leases, two deliveries, lost connections and answers", Leases { losses: 1, ..two.clone() });
-    explore::holds("leases, two deliveries, crashes", Leases { crashes: 1, ..two });
+    explore::holds("leases, two deliveries and a loss", Leases { losses: 1, ..two.clone() });
+    explore::holds("leases, two deliveries and a crash", Leases { crashes: 1, ..two });
 }
 
 const COUNTS_LATE: &str = "a result counts although its lease was lost";
