@@ -14,7 +14,7 @@ help:
 	@echo "make interop  every signature profile and envelope against verifiers and receivers of others"
 	@echo "make retries  every retry policy, followed attempt by attempt"
 	@echo "make fuzz     random inputs for ten minutes (FUZZ_SECONDS), against oracles, and SQL against Rust"
-	@echo "make faults   200 runs of writers, relays and receivers with faults drawn from seeds (ARGS='--runs 20'), and a report"
+	@echo "make faults   what is promised when things die: a model, single faults, 200 runs with faults drawn from seeds (ARGS='--runs 20'), and a report"
 	@echo "make audit    dependencies: licences, sources, duplicates, versions taken back, advisories where reachable"
 	@echo "make counts   instructions of the pure parts against benches/instructions.tsv (valgrind)"
 	@echo "make counts-accept  write that table and tests/costs.tsv (statements, buffers and WAL a delivery) anew"
@@ -101,9 +101,12 @@ bench-peers: setup
 	cargo build --release
 	target/release/outboxd bench --scenario limits --peers $(ARGS)
 
-# A thousand and more faults drawn from seeds, and a report below target/faults.
+# The model, each fault alone, and a thousand faults drawn from seeds: one report below target/faults.
 faults: setup
+	rm -f target/faults/model.txt target/faults/scenarios.txt
 	cargo build --quiet
+	cargo test --quiet --test model
+	cargo test --quiet --test it -- failover:: restores:: exhaustion:: crash_points::
 	cargo test --quiet --test faults -- $(ARGS)
 
 bench-hostile: setup

@@ -2,7 +2,7 @@
 
 use super::ledger::{Answers, Fate};
 use super::plan::{Fault, Kind, Order, Plan};
-use super::stage::{PATIENCE, Stage, signal};
+use super::stage::{Stage, signal};
 use super::writers::Writer;
 use fastrand::Rng;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) async fn inject(stage: &Arc<Stage>, plan: &Plan) -> Result<Vec<Happen
             for fault in &plan.faults {
                 sleep(fault.after).await;
                 let mut one = happen(stage.clone(), fault.clone()).await;
-                one.recovered = Some(recovery(stage, &one).await?);
+                one.recovered = Some(recovery(stage, &one, plan.patience).await?);
                 happened.push(one);
             }
         }
@@ -48,14 +48,14 @@ pub(crate) async fn inject(stage: &Arc<Stage>, plan: &Plan) -> Result<Vec<Happen
 }
 
 /// How long after its end it took until what was committed by then had arrived everywhere.
-async fn recovery(stage: &Stage, fault: &Happened) -> Result<Duration, String> {
+async fn recovery(stage: &Stage, fault: &Happened, patience: Duration) -> Result<Duration, String> {
     loop {
         let missing = stage.ledger.missing(fault.over);
         if missing == 0 {
             return Ok(fault.over.elapsed());
         }
-        if fault.over.elapsed() > PATIENCE {
-            return Err(format!("{missing} events have not arrived {PATIENCE:?} after {}", fault.kind.name()));
+        if fault.over.elapsed() > patience {
+            return Err(format!("{missing} events have not arrived {patience:?} after {}", fault.kind.name()));
         }
         sleep(Duration::from_millis(2)).await;
     }

@@ -31,6 +31,7 @@ pub(crate) struct Outcome {
 /// Plays the plan. Whatever is wrong in the end is in the verdict.
 pub(crate) async fn play(server: Arc<Server>, plan: Plan) -> Outcome {
     let stage = Stage::set(server, &plan).await;
+    stage.session().await.batch_execute(plan.sabotage.0).await.expect("the sabotage");
     let (stop, _) = watch::channel(false);
     let mut writers = JoinSet::new();
     for number in 0..plan.writers {
@@ -52,7 +53,7 @@ pub(crate) async fn play(server: Arc<Server>, plan: Plan) -> Outcome {
         problems.push(problem);
         Vec::new()
     });
-    let mut verdict = verdict::judge(&stage, &happened).await;
+    let mut verdict = verdict::judge(&stage, &happened, &plan).await;
     verdict.problems.splice(0..0, problems);
     supervisor.abort();
     Outcome { plan, happened, verdict, logs: stage.strike().await }

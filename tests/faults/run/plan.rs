@@ -3,6 +3,8 @@
 use fastrand::Rng;
 use std::time::Duration;
 
+/// How long what must happen at last may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// Relays of a run.
 pub(crate) const RELAYS: usize = 3;
 
@@ -160,6 +162,11 @@ pub(crate) struct Plan {
     /// Whether the relays listen, or poll alone.
     pub(crate) listen: bool,
     pub(crate) writers: usize,
+    /// Statements that break the promise, before anything happens and before the books are compared: whether that is
+    /// noticed.
+    pub(crate) sabotage: (&'static str, &'static str),
+    /// How long what must happen at last may take.
+    pub(crate) patience: Duration,
 }
 
 impl Plan {
@@ -186,6 +193,14 @@ impl Plan {
                 }
             })
             .collect();
-        Self { seed, order, faults, listen: rng.u8(..5) > 0, writers: rng.usize(2..=6) }
+        Self {
+            seed,
+            order,
+            faults,
+            listen: rng.u8(..5) > 0,
+            writers: rng.usize(2..=6),
+            sabotage: ("", ""),
+            patience: PATIENCE,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a run is played on: a server that can be killed, a database of the run's own, relays behind wires.
 
 use super::ledger::{Ledger, Receivers, WISHES};
-use super::plan::{Plan, RELAYS};
+use super::plan::{PATIENCE, Plan, RELAYS};
 use super::wire::Wire;
 use super::writers::connect;
 use crate::support::Daemon;
@@ -16,8 +16,6 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 
-/// How long all may take that must happen at last.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 const TEMPLATE: &str = "outbox_template";
 static NEXT_DATABASE: AtomicU32 = AtomicU32::new(1);
 

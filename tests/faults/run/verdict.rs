@@ -2,8 +2,8 @@
 
 use super::injector::Happened;
 use super::ledger::{Fate, Request, Written, paths};
-use super::plan::Kind;
-use super::stage::{PATIENCE, Stage};
+use super::plan::{Kind, Plan};
+use super::stage::Stage;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -37,11 +37,14 @@ pub(crate) struct Verdict {
 type Delivery = (String, String);
 
 /// Waits until nothing is left to do, and compares.
-pub(crate) async fn judge(stage: &Stage, happened: &[Happened]) -> Verdict {
+pub(crate) async fn judge(stage: &Stage, happened: &[Happened], plan: &Plan) -> Verdict {
     let mut verdict = Verdict::default();
     let client = stage.session().await;
-    if let Err(problem) = settle(&client).await {
-        verdict.problems.push(problem);
+    for statement in ["", plan.sabotage.1] {
+        client.batch_execute(statement).await.expect("the sabotage");
+        if let Err(problem) = settle(&client, plan.patience).await {
+            verdict.problems.push(problem);
+        }
     }
     match compare(stage, &client, happened, &mut verdict).await {
         Ok(()) => verdict,
@@ -52,7 +55,7 @@ pub(crate) async fn judge(stage: &Stage, happened: &[Happened]) -> Verdict {
     }
 }
 
-async fn settle(client: &Client) -> Result<(), String> {
+async fn settle(client: &Client, patience: Duration) -> Result<(), String> {
     let open = "select (select count(*) from outbox_relay.queue) + (select unexpanded_events from outbox.status())";
     let began = Instant::now();
     loop {
@@ -60,7 +63,7 @@ async fn settle(client: &Client) -> Result<(), String> {
         if open == 0 {
             return Ok(());
         }
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > patience {
             let stuck = "select string_agg(format('%s/%s %s %s', subscription_id, event_seq, state, last_error), ', ') from outbox.delivery where state not in ('succeeded', 'dead_letter')";
             let stuck: Option<String> = client.query_one(stuck, &[]).await.ok().and_then(|row| row.get(0));
             return Err(format!("{open} are stuck: {}", stuck.unwrap_or_default()));
