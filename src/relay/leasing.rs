@@ -34,9 +34,9 @@ const STUCK: Duration = Duration::from_millis(5);
 const KEEP_BACK_PAUSE: Duration = Duration::from_secs(5);
 /// A claim that takes longer than this, and than [`CLAIM_PER_LEASE`] for each lease it brings, is followed by a
 /// pause [`CLAIM_PAUSE`] times as long as what is beyond: it looks through all that fail, and what is new waits for it.
-const CLAIM_FREE: Duration = Duration::from_millis(1);
+const CLAIM_FREE: Duration = Duration::from_millis(3);
 const CLAIM_PER_LEASE: Duration = Duration::from_micros(100);
-const CLAIM_PAUSE: u32 = 50;
+const CLAIM_PAUSE: u32 = 20;
 const LONGEST_CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
 /// An expand or a claim under way, and what of the room is kept for it.
