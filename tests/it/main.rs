@@ -25,6 +25,7 @@ mod dns;
 mod doorbell;
 mod egress;
 mod expand;
+mod faults;
 mod filters;
 mod hostile;
 mod hostile_inputs;
