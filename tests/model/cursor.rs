@@ -186,7 +186,7 @@ pub(crate) struct Log {
 
 impl Log {
     fn new(variant: Variant) -> Self {
-        Self { variant, writers: 2, events: 3, rollbacks: 0, oddities: 0 }
+        Self { variant, writers: 2, events: 3, rollbacks: 0, oddities: 1 }
     }
 
     /// `pg_current_snapshot()`.

@@ -16,7 +16,9 @@ fn every_delivery_is_sent_until_it_ends_and_once_unless_something_explains_more(
 fn deliveries_that_share_an_epoch_do_not_hold_each_other_up() {
     let two = Leases { failures: bound(), ..Leases::new(Variant::AsBuilt, 2) };
     explore::holds("leases, two deliveries and a loss", Leases { losses: 1, ..two.clone() });
-    explore::holds("leases, two deliveries and a crash", Leases { crashes: 1, ..two });
+    if bound() > 0 {
+        explore::holds("leases, two deliveries and a crash", Leases { crashes: 1, ..two });
+    }
 }
 
 const COUNTS_LATE: &str = "a result counts although its lease was lost";
