@@ -449,9 +449,9 @@ impl Model for Leases {
             db,
             registered: self.relays,
             sessions: (1..=self.relays).map(one).sum(),
-            relays: [1, 2].map(|epoch| match epoch <= self.relays {
-                true => Relay { is_alive: true, is_connected: true, epoch, ..Relay::default() },
-                false => Relay::default(),
+            relays: [1, 2].map(|epoch| {
+                let is_alive = epoch <= self.relays;
+                Relay { is_alive, is_connected: is_alive, epoch: if is_alive { epoch } else { 0 }, ..Relay::default() }
             }),
             forgotten: Vec::new(),
             next_attempt: 0,
