@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit counts counts-accept test-pg-upgrade lint schema released bench bench-peers bench-hostile faults setup
+.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit counts counts-accept test-pg-upgrade lint schema released bench bench-peers bench-hostile faults soak setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
@@ -119,3 +119,7 @@ faults: setup
 
 bench-hostile: setup
 	cargo test --quiet --release --test hostile -- $(ARGS)
+
+# Steady load with relays killed, PostgreSQL crashed and segments dropped: does anything grow? See docs/soak.md.
+soak: setup
+	cargo test --quiet --release --test soak -- $(ARGS)

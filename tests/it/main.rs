@@ -7,7 +7,7 @@
 //! `bench` and `bench_scenes`, `schema_upgrade`, `upgrade` and `pg_upgrade`; killed at each step: `crash_points`; and all of it at once: `survival`.
 //! What people hand in who mean harm, or do not look: `hostile_inputs`, `injection`, and by chance: `properties`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`, `filters`, and `limits` of what one may ask
-//! for; receivers and name servers that mean harm: `hostile`, `dns`.
+//! for; receivers and name servers that mean harm: `hostile`, `dns`. How `make soak` judges and draws: `soak`.
 
 mod support;
 
@@ -57,6 +57,7 @@ mod schema_upgrade;
 mod secrets;
 mod secrets_leak;
 mod signatures;
+mod soak;
 mod stalls;
 mod status_watch;
 mod subscriptions;

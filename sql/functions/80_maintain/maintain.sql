@@ -5,7 +5,8 @@ as $$
 -- Housekeeping, from one relay at a time about once a minute: makes segments ahead, begins a new one when
 -- the current is old or large enough, drops those past retention, prunes idempotency keys, cancels what
 -- was created for a subscription in the moment it was unsubscribed, and disables those that have failed for
--- too long. Says what it did, a row each.
+-- too long. Says what it did, a row each; as long as it made, began or dropped something, there may be more to do,
+-- each in a transaction of its own.
 --
 -- Locks are tried for a tenth of a second; what cannot be had is left for the next time, because a queued
 -- exclusive lock stops every writer behind it.
@@ -23,6 +24,7 @@ declare
     c         outbox_relay.cursor;
     s         record;
     parent    text;
+    made      boolean := false;
 begin
     if not pg_try_advisory_xact_lock(1869968482, 5) then
         return;
@@ -71,6 +73,7 @@ begin
         if not exists (select from outbox_relay.segment g where g.segment = n) then
             begin
                 perform outbox_relay.make_segment(n);
+                made := true;
                 action := 'made'; segment := n; detail := null;
                 return next;
             exception when lock_not_available then
@@ -98,6 +101,11 @@ begin
         return next;
     end if;
 
+    -- Making one has locked the default partitions until the end, dropping one locks the whole first, and so does
+    -- whoever reads: both in one transaction and a reader wait for each other. The caller comes again.
+    if made then
+        return;
+    end if;
     for s in select g.segment from outbox_relay.segment g where g.closed_at < now() - retention order by g.segment loop
         segment := s.segment;
         if c.floor_seq < (s.segment + 1) * width - 1 and exists (
@@ -118,6 +126,9 @@ begin
                 action := 'dropped'; detail := null;
             exception when lock_not_available then
                 action := 'postponed'; detail := 'dropping: ' || sqlerrm;
+                return next;
+                -- What is in the way of this one is in the way of the next, for which all would stand still again.
+                return;
             end;
         end if;
         return next;
