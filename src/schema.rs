@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 189] = files![
+const FILES: [(&str, &str); 190] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/is_unacceptable.sql",
@@ -61,6 +61,7 @@ const FILES: [(&str, &str); 189] = files![
     "functions/34_health/disable.sql",
     "functions/34_health/reset_circuit.sql",
     "functions/40_relay/require_read_committed.sql",
+    "functions/40_relay/timeline.sql",
     "functions/40_relay/was_moved.sql",
     "functions/40_relay/judge_environment.sql",
     "functions/40_relay/register.sql",

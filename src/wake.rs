@@ -117,7 +117,8 @@ impl Direct {
                     "select outbox_relay.register($1, $2, $3)",
                     &[&identity.name, &env!("CARGO_PKG_VERSION"), &identity.environment],
                 )
-                .await?
+                .await
+                .map_err(connect::writing)?
                 .get(0),
         };
         let mut direct = Self { client, ear, has_bell: false, has_door: false, listening: listen, epoch };

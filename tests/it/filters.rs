@@ -250,7 +250,7 @@ async fn the_time_of_a_trial_is_the_settings_and_not_that_of_other_calls() {
     app.run(&insert_slow("default", 4001)).await;
     let version: i64 =
         app.one(&format!("select version from outbox.subscription where subscription_id = {slow}")).await;
-    let settings = ConnectSettings { server: db.url().parse().expect("a URL"), tls: TlsMode::Disable };
+    let settings = ConnectSettings::new(db.url().parse().expect("a URL"), TlsMode::Disable);
     let pool = outboxd::connect::pool(&settings, 1, PATIENCE).expect("a pool");
     // As with a database.statement_timeout that is shorter than twice filter_timeout.
     let tls = outboxd::connect::tls(&settings.tls).expect("TLS that is not used");

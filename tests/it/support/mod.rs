@@ -7,6 +7,7 @@ mod cable;
 mod daemon;
 pub(crate) mod dns;
 pub(crate) mod hostile;
+pub(crate) mod pair;
 mod relay;
 mod seat;
 pub(crate) mod sheet;
