@@ -108,7 +108,7 @@ impl Direct {
         });
         // Listen before looking: what is notified from here on is heard.
         if listen {
-            client.batch_execute(LISTEN_SIGNAL).await?;
+            client.batch_execute(LISTEN_SIGNAL).await.map_err(connect::writing)?;
         }
         let epoch = match previous {
             Some(epoch) if client.query_one("select outbox_relay.resume_epoch($1)", &[&epoch]).await?.get(0) => epoch,
