@@ -312,7 +312,15 @@ impl Database {
         }
         let (pool_size, statement_timeout) = (pool_size?, statement_timeout?);
         usable?;
-        Ok(Database { url, listen_url, pool_size, connect_timeout, statement_timeout, ca_file, history: Arc::default() })
+        Ok(Database {
+            url,
+            listen_url,
+            pool_size,
+            connect_timeout,
+            statement_timeout,
+            ca_file,
+            history: Arc::default(),
+        })
     }
 
     /// How the pooled connections are made.

@@ -278,6 +278,18 @@ mod tests {
     }
 
     #[test]
+    fn of_several_hosts_the_one_that_may_be_written_to_is_meant_unless_it_is_said_otherwise() {
+        for (text, expected) in [
+            ("postgres://db1,db2/shop", TargetSessionAttrs::ReadWrite),
+            ("hostaddr=10.0.0.1,10.0.0.2 dbname=shop", TargetSessionAttrs::ReadWrite),
+            ("postgres://db1,db2/shop?target_session_attrs=any", TargetSessionAttrs::Any),
+            ("postgres://db1/shop", TargetSessionAttrs::Any),
+        ] {
+            assert_eq!(parse(text).expect("valid").server.get_target_session_attrs(), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn a_password_with_signs_of_the_syntax_survives() {
         for text in [
             "postgres://u:a?sslmode=x&b'c+d\\@db/x?sslmode=require",

@@ -38,7 +38,8 @@ impl History {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.cluster != cluster {
             // The first one, or a database that was moved: outbox_relay.was_moved holds where that is due.
-            *seen = Seen { cluster: cluster.to_owned(), timeline, since: seen.since };
+            let since = (!seen.cluster.is_empty()).then(Instant::now);
+            *seen = Seen { cluster: cluster.to_owned(), timeline, since };
         } else if timeline < seen.timeline {
             return Err(ConnectError::Behind { found: timeline, newest: seen.timeline });
         } else if timeline > seen.timeline {
@@ -77,6 +78,8 @@ mod tests {
         history.note("a", 3).expect("a later one");
         assert!(history.was_left_since(before) && !history.was_left_since(Instant::now()));
         assert!(matches!(history.note("a", 2), Err(ConnectError::Behind { found: 2, newest: 3 })));
+        let before = Instant::now();
         history.note("b", 1).expect("another cluster");
+        assert!(history.was_left_since(before));
     }
 }

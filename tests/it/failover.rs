@@ -1,11 +1,13 @@
 //! A standby takes over: relays follow by themselves, and what is lost is lost with the application's own rows.
 
 use crate::support::pair::{DATABASE, Fate, Ledger, Pair, Writers, delivering_again, recorded, report, settled};
-use crate::support::{Daemon, Db, Outboxd, PATIENCE, Seat, Session, Sink};
+use crate::support::{Authority, Daemon, Db, Outboxd, PATIENCE, Seat, Session, Sink, expect_error, tls_database};
+use outboxd::config::{ConnectSettings, TlsMode};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::block_in_place;
+use tokio_postgres::NoTls;
 
 /// A relay that follows a failover within moments.
 fn relay(url: &str, name: &str) -> Outboxd {
@@ -68,7 +70,8 @@ async fn with_a_synchronous_standby_nothing_acknowledged_is_lost() {
     session.assert_accounted().await;
     // What came twice had been sent before, and the crash undid its lease or its record, or it was under way.
     let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).map(|(id, _)| id).collect();
-    let unsent: Vec<_> = recorded.iter().filter(|(id, sent)| times[*id] < usize::try_from(**sent).expect("a count")).collect();
+    let unsent: Vec<_> =
+        recorded.iter().filter(|(id, sent)| times[*id] < usize::try_from(**sent).expect("a count")).collect();
     assert!(unsent.is_empty(), "the attempt log has more than was received: {unsent:?}");
     let late = twice.iter().filter(|id| !arrived_before.contains_key(**id) && !before.contains(**id)).count();
     assert_eq!(late, 0, "of what was written after the failover nothing came twice");
@@ -224,8 +227,7 @@ async fn on_a_standby_a_relay_says_so_and_works_once_it_is_promoted() {
     let ghost: i32 = session.one("select outbox_relay.register('ghost', 'test', 'default')").await;
     pair.caught_up(&session).await;
     let url = pair.standby.url(DATABASE);
-    let mut daemon =
-        Daemon::relay(&url, "one").set("OUTBOXD_ADMIN__LISTEN", "127.0.0.1:0").spawn();
+    let mut daemon = Daemon::relay(&url, "one").set("OUTBOXD_ADMIN__LISTEN", "127.0.0.1:0").spawn();
     daemon.wait_for_log("the server is read-only").await;
     daemon.wait_for_log("target_session_attrs=read-write").await;
     let seat = Seat::of(daemon).await;
@@ -245,7 +247,10 @@ async fn on_a_standby_a_relay_says_so_and_works_once_it_is_promoted() {
         assert!(began.elapsed() < PATIENCE, "not ready:\n{}", seat.daemon.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    report(&format!("fault standby-promoted: recovered in {} ms, 1 events, 0 lost, 0 sent twice", recovered.as_millis()));
+    report(&format!(
+        "fault standby-promoted: recovered in {} ms, 1 events, 0 lost, 0 sent twice",
+        recovered.as_millis()
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,9 +267,49 @@ async fn a_host_that_accepts_and_says_nothing_costs_its_time_limit_and_no_more()
     session.insert("order.created", "{}").await;
     session.wait_for_state(endpoint.id, "succeeded", 1).await;
 
+    // What is to be stopped is stopped where it runs.
+    let settings = ConnectSettings::new(format!("{url}?connect_timeout=1").parse().expect("a URL"), TlsMode::Disable);
+    let client = outboxd::connect::open_driven(&settings).await.expect("a connection");
+    let cancel = client.cancel_token();
+    let sleep = tokio::spawn(async move { client.batch_execute("select pg_sleep(60)").await });
+    session.wait_until("select exists (select from pg_stat_activity where query = 'select pg_sleep(60)')").await;
+    cancel.cancel_query(NoTls).await.expect("the request is sent");
+    expect_error(sleep.await.expect("no panic"), "57014");
+
     // Alone it is an error that says what happened.
     let alone = format!("postgres://postgres@{}/shop", silent.local_addr().expect("an address"));
     let said = set(Outboxd::on(&alone, &["status"])).output().await;
     assert_eq!(said.code, Some(1));
     assert!(said.complained.contains("no answer within 300 ms"), "{said:?}");
+}
+
+#[tokio::test]
+async fn each_hosts_certificate_is_checked_against_its_own_name() {
+    let db = Db::new().await;
+    let url = db.url();
+    let (server, name) = url.rsplit_once('/').expect("a database");
+    let (_, server) = server.split_once('@').expect("a user");
+    let ca = Authority::new();
+    let mut ports = Vec::new();
+    for certified in ["localhost", "db2.example.com"] {
+        ports.push(tls_database(server, &ca.identity(certified, |_| {})).await);
+    }
+    let ca_file = std::env::temp_dir().join(format!("outboxd-ca-{:08x}.pem", fastrand::u64(..)));
+    std::fs::write(&ca_file, ca.pem()).expect("the authority's file");
+    let at = |hosts: &str, ports: &[u16]| {
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        format!(
+            "host={hosts} hostaddr={} port={} user=postgres dbname={name} sslmode=verify-full sslrootcert={}",
+            vec!["127.0.0.1"; ports.len()].join(","),
+            ports.join(","),
+            ca_file.display()
+        )
+    };
+    // The first has another's name; the second, whose turn it is then, its own.
+    let right = Outboxd::on(&at("db1.example.com,db2.example.com", &ports), &["status"]).output().await;
+    let wrong = Outboxd::on(&at("db2.example.com,localhost", &ports), &["status"]).output().await;
+    std::fs::remove_file(&ca_file).expect("it was there");
+    assert_eq!(right.code, Some(0), "{right:?}");
+    assert_eq!(wrong.code, Some(1), "{wrong:?}");
+    assert!(wrong.complained.contains("db2.example.com:") && wrong.complained.contains("; localhost:"), "{wrong:?}");
 }

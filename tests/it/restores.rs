@@ -70,11 +70,11 @@ async fn a_clone_taken_while_everything_runs_sends_only_what_was_outstanding_and
 
     let copy = Session::at(&clone.url(DATABASE)).await;
     let expected = outstanding(&copy).await;
-    assert!(!expected.is_empty(), "something was under way");
+    let leased: i64 = copy.one("select count(*) from outbox_relay.queue where state = 'leased'").await;
+    assert!(leased > 0, "something was under way");
     let mut staging = relay(&clone.url(DATABASE), "staging", "staging").spawn().registered().await;
     staging.wait_for_log("on hold").await;
     staging.wait_for_log("outbox.adopt('staging')").await;
-    assert!(copy.one::<i64>("select count(*) from outbox_relay.queue where state = 'leased'").await > 0);
     assert!(sent_by(&sink, "staging").is_empty(), "it holds");
     let adopted_at = Instant::now();
     copy.run("select outbox.adopt('staging')").await;

@@ -52,11 +52,7 @@ const COPIES: [(&str, &str, &[(&str, &str)]); 3] = [
     (
         "FINISHED",
         "outbox_relay.finished f",
-        &[
-            ("event_seq", "e.event_seq"),
-            ("created_at", "e.occurred_at"),
-            ("finished_at", "e.occurred_at + m.took"),
-        ],
+        &[("event_seq", "e.event_seq"), ("created_at", "e.occurred_at"), ("finished_at", "e.occurred_at + m.took")],
     ),
     (
         "QUEUE",

@@ -153,9 +153,7 @@ pub(crate) struct Writers {
 impl Writers {
     pub(crate) fn start(count: usize, url: &str) -> Self {
         let (ledger, stop) = (Arc::new(Ledger::default()), Arc::new(AtomicBool::new(false)));
-        let tasks = (0..count)
-            .map(|_| tokio::spawn(write(url.to_owned(), ledger.clone(), stop.clone())))
-            .collect();
+        let tasks = (0..count).map(|_| tokio::spawn(write(url.to_owned(), ledger.clone(), stop.clone()))).collect();
         Self { ledger, stop, tasks }
     }
 
