@@ -26,6 +26,7 @@ mod doorbell;
 mod egress;
 mod expand;
 mod failover;
+mod faults;
 mod filters;
 mod hostile;
 mod hostile_inputs;
