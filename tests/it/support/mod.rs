@@ -19,7 +19,7 @@ pub(crate) use daemon::{Daemon, Outboxd};
 pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
 pub(crate) use seat::Seat;
 pub(crate) use sink::{Sink, raw_answer, raw_sink};
-pub(crate) use tls::{Authority, acceptor, tls_database, tls_receiver};
+pub(crate) use tls::{Authority, tls_database, tls_receiver};
 
 use outboxd::schema;
 use outboxd::throwaway::{Options, Throwaway};

@@ -77,7 +77,7 @@ pub(crate) async fn tls_receiver(identity: &Identity, clients: Option<&Authority
 }
 
 /// What shows this certificate, and asks for one of that authority.
-pub(crate) fn acceptor(identity: &Identity, clients: Option<&Authority>) -> TlsAcceptor {
+fn acceptor(identity: &Identity, clients: Option<&Authority>) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().expect("versions");
