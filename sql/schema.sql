@@ -6013,12 +6013,7 @@ COMMENT ON FUNCTION outbox_relay.tick(epoch integer) IS 'Fences dead relays, and
 
 CREATE FUNCTION outbox_relay.timeline() RETURNS integer
     LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
--- The timeline this server writes: it gets the next number when a standby is promoted, and at the end of a
--- point-in-time restore. Called by register, expand, claim, tick; an error on a standby, where none of them can be.
-select ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
-$$;
+    RETURN ((('x'::text || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)))::bit(32))::integer;
 
 COMMENT ON FUNCTION outbox_relay.timeline() IS 'The timeline this server writes.';
 
