@@ -2,6 +2,7 @@
 
 use super::Relay;
 use crate::attempt;
+use crate::crash_point::{Point, reached};
 use crate::lease::Work;
 use crate::record::{self, Attempt, Held};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ impl Relay {
         for (lease, known) in work {
             let held = Held::new(&lease, &self.held);
             self.ready.push(Arc::new(Attempt { lease, known, epoch, held }), now);
+            reached(Point::LeaseTaken);
         }
     }
 
@@ -88,6 +90,7 @@ impl Relay {
             self.results.push((attempt, finished));
             next = self.attempts.try_join_next().and_then(Result::ok);
         }
+        reached(Point::ResultNoted);
         self.expand_for_room();
     }
 
@@ -111,6 +114,7 @@ impl Relay {
     }
 
     pub(super) fn on_recorded(&mut self, done: record::Done) {
+        reached(Point::RecordAnswered);
         let (next_due, recorded) = (done.next_due, self.recording_count - done.held_up.len());
         self.held_up.extend(done.held_up);
         self.metrics.recorded(done.states);
@@ -122,5 +126,6 @@ impl Relay {
         if std::mem::take(&mut self.due_left) {
             self.due_at = Some(Instant::now());
         }
+        reached(Point::RecordSettled);
     }
 }

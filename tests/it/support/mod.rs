@@ -4,11 +4,14 @@
 //! `pg_blocking_pids` until it does ([`Session::wait_until_blocked`]); no test sleeps and hopes.
 
 mod cable;
+pub(crate) mod calls;
 mod daemon;
 pub(crate) mod dns;
+mod dump;
 pub(crate) mod hostile;
 pub(crate) mod pair;
 mod relay;
+mod scenarios;
 mod seat;
 pub(crate) mod sheet;
 mod sink;
@@ -16,7 +19,9 @@ mod tls;
 
 pub(crate) use cable::Cable;
 pub(crate) use daemon::{Daemon, Outboxd};
+pub(crate) use dump::{dump, dump_data, first_difference};
 pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
+pub(crate) use scenarios::{at_once, note_scenario};
 pub(crate) use seat::Seat;
 pub(crate) use sink::{Sink, raw_answer, raw_sink};
 pub(crate) use tls::{Authority, tls_database, tls_receiver};
