@@ -64,6 +64,7 @@ const FILES: [(&str, &str); 191] = files![
     "functions/34_health/disable.sql",
     "functions/34_health/reset_circuit.sql",
     "functions/40_relay/require_read_committed.sql",
+    "functions/40_relay/timeline.sql",
     "functions/40_relay/was_moved.sql",
     "functions/40_relay/judge_environment.sql",
     "functions/40_relay/register.sql",

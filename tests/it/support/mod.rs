@@ -9,6 +9,7 @@ mod daemon;
 pub(crate) mod dns;
 mod dump;
 pub(crate) mod hostile;
+pub(crate) mod pair;
 mod relay;
 mod scenarios;
 mod seat;
@@ -23,7 +24,7 @@ pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
 pub(crate) use scenarios::{at_once, note_scenario};
 pub(crate) use seat::Seat;
 pub(crate) use sink::{Sink, raw_answer, raw_sink};
-pub(crate) use tls::{Authority, acceptor, tls_receiver};
+pub(crate) use tls::{Authority, tls_database, tls_receiver};
 
 use outboxd::schema;
 use outboxd::throwaway::{Options, Throwaway};
