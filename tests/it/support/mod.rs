@@ -7,6 +7,7 @@ mod cable;
 mod daemon;
 pub(crate) mod dns;
 pub(crate) mod hostile;
+mod programs;
 mod relay;
 mod seat;
 pub(crate) mod sheet;
@@ -15,6 +16,7 @@ mod tls;
 
 pub(crate) use cable::Cable;
 pub(crate) use daemon::{Daemon, Outboxd};
+pub(crate) use programs::{client_program, left_out, major};
 pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
 pub(crate) use seat::Seat;
 pub(crate) use sink::{Sink, raw_answer, raw_sink};
@@ -114,7 +116,7 @@ impl Server {
     }
 }
 
-/// Where the server's programs are, `pg_dump` among them.
+/// Where the server's programs are; `client_program` knows those that it may lack.
 pub(crate) fn bin_dir() -> &'static Path {
     server().throwaway.bin_dir()
 }
