@@ -48,6 +48,10 @@ pub struct Options {
     pub bin_dir: Option<PathBuf>,
     /// Lines of `postgresql.conf`, name and value, after (and so above) our own.
     pub settings: Vec<(String, String)>,
+    /// Where its directory is made, instead of where temporary files go.
+    pub parent: Option<PathBuf>,
+    /// Variables of the server's environment besides those it inherits.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Options {
@@ -137,7 +141,7 @@ impl Throwaway {
     /// No server is installed, or it does not start; the message holds the end of its log.
     pub fn start(options: Options) -> Result<Self, ThrowawayError> {
         let bin_dir = find_server(options.bin_dir.as_deref())?;
-        let dir = make_directory()?;
+        let dir = make_directory(options.parent.as_deref())?;
         Self::start_in(&dir, bin_dir, &options).inspect_err(|_| {
             // Best effort: the error that is on its way says more than one about this would.
             let _ = fs::remove_dir_all(&dir);
@@ -154,6 +158,7 @@ impl Throwaway {
 
         let mut reaper = command("sh", dir, user);
         let mut reaper = reaper
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .args([OsStr::new("-c"), OsStr::new(REAPER), OsStr::new("reaper"), bin_dir.as_os_str(), dir.as_os_str()])
             .process_group(0) // the terminal's ^C is for us, not for the server under a test that handles it
             .stdin(Stdio::piped())
@@ -281,9 +286,10 @@ fn missing_program(dir: &Path) -> Option<&'static str> {
     ["postgres", "initdb", "pg_ctl"].into_iter().find(|program| !dir.join(program).is_file())
 }
 
-fn make_directory() -> Result<PathBuf, ThrowawayError> {
+fn make_directory(parent: Option<&Path>) -> Result<PathBuf, ThrowawayError> {
+    let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
     loop {
-        let dir = std::env::temp_dir().join(format!("outboxd-{:08x}", fastrand::u32(..)));
+        let dir = parent.join(format!("outboxd-{:08x}", fastrand::u32(..)));
         match DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => return Ok(dir),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -320,10 +320,17 @@ async fn check_settings(
     }
     let cache = client
         .query_one(
-            "select cache_size from pg_sequences where schemaname = 'outbox' and sequencename = 'event_event_seq_seq'",
+            "select cache_size, coalesce(last_value, 0)::float8 / max_value from pg_sequences where schemaname = 'outbox' and sequencename = 'event_event_seq_seq'",
             &[],
         )
         .await?;
+    let used: f64 = cache.get(1);
+    if used >= 0.9 {
+        findings.problem(
+            "log",
+            format_args!("{:.2} % of the positions are used up (outbox.event_event_seq_seq): after the last, producers' inserts fail", used * 100.0),
+        );
+    }
     if cache.get::<_, i64>(0) != 1 {
         findings.problem(
             "log",

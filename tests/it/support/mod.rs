@@ -9,6 +9,7 @@ pub(crate) mod dns;
 pub(crate) mod hostile;
 mod programs;
 mod relay;
+mod scenario;
 mod seat;
 pub(crate) mod sheet;
 mod sink;
@@ -16,8 +17,9 @@ mod tls;
 
 pub(crate) use cable::Cable;
 pub(crate) use daemon::{Daemon, Outboxd};
-pub(crate) use programs::{client_program, left_out, major};
+pub(crate) use programs::{append_line, client_program, left_out, major};
 pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
+pub(crate) use scenario::{Scenario, Writer};
 pub(crate) use seat::Seat;
 pub(crate) use sink::{Sink, raw_answer, raw_sink};
 pub(crate) use tls::{Authority, acceptor, tls_receiver};
