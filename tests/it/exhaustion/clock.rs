@@ -1,8 +1,9 @@
 //! Clocks that jump by an hour, forwards and back: the relay's, and the database's.
 
 use super::PAUSE;
-use crate::support::{Daemon, Db, Scenario, Sink, Writer};
+use crate::support::{Daemon, Db, Outboxd, Scenario, Session, Sink, Writer};
 use hyper::StatusCode;
+use outboxd::throwaway::{Options, Throwaway};
 use std::path::{Path, PathBuf};
 
 /// Debian's libfaketime, by which a process sees another time than its host.
@@ -85,5 +86,50 @@ async fn a_relay_whose_clock_jumps_goes_on_at_its_pace() {
     let count = i64::try_from(written.committed.len()).expect("a count");
     session.wait_for_state(endpoint.id, "succeeded", count).await;
     assert_eq!(session.one::<i32>("select max(attempts) from outbox.delivery").await, 2, "as the receiver answered");
+    assert!(!relay.log().contains("lost"), "{}", relay.log());
+}
+
+#[tokio::test]
+async fn a_database_whose_clock_jumps_loses_nothing_and_what_it_had_put_off_can_be_sent() {
+    let Some(clock) = Clock::new() else { return };
+    let options = Options { environment: clock.environment(), ..Options::default() };
+    let server = Throwaway::start(options.without_durability().set("autovacuum", "off")).expect("a server");
+    let url = server.url("postgres");
+    let output = Outboxd::on(&url, &["migrate"]).output().await;
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let session = Session::at(&url).await;
+    session.allow_http().await;
+    let sink = Sink::new(|arrived, nth| {
+        if nth == 1 && arrived.path == "/late" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
+    })
+    .await;
+    session.endpoint(&sink.url("/in"), "").await;
+    let late = session.endpoint(&sink.url("/late"), "name => 'late', filter => '$.is_late == true'").await;
+    let relay = Daemon::relay(&url, "relay-1").spawn().registered().await;
+    let host_s = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_secs_f64();
+    let writer = Writer::start(&url, PAUSE);
+    let mut scenario = Scenario::is_back("clock-database");
+    let mut put_off = 0;
+    for offset in ["+0", "+3600", "+0", "-3600", "+0"] {
+        clock.set(offset);
+        scenario = Scenario::is_back("clock-database");
+        let now_s: f64 = session.one("select extract(epoch from clock_timestamp())::float8").await;
+        let wanted_s: f64 = offset.parse().expect("a number");
+        assert!((now_s - host_s() - wanted_s).abs() < 30.0, "{offset}: {now_s}");
+        let arrived = sink.arrived().len();
+        sink.wait_for(arrived + 60).await;
+        if offset == "+3600" {
+            put_off = session.insert("late.one", r#"{"is_late": true}"#).await;
+            session.wait_for_state(late.id, "failed", 1).await;
+        }
+    }
+    let written = writer.stop().await;
+    // Put off by five seconds and a clock that was an hour ahead. The time of everything else is now.
+    let due: bool = session
+        .one("select next_attempt_at > clock_timestamp() + interval '50 minutes' from outbox.delivery where state = 'failed'")
+        .await;
+    assert!(due);
+    session.run(&format!("select outbox.replay({}, {put_off})", late.id)).await;
+    assert_eq!(scenario.recovered(&session, &sink, &written.committed).await, 0);
     assert!(!relay.log().contains("lost"), "{}", relay.log());
 }

@@ -33,7 +33,7 @@ async fn a_thousand_subscriptions_get_one_event_and_nobody_waits_for_them() {
     let before_mib = resident_mib(seat.daemon.id());
     sink.dawdle(Duration::from_millis(50));
 
-    let payload = format!("jsonb_build_object('pad', repeat('x', {}))", 100_000);
+    let payload = format!("jsonb_build_object('pad', repeat('x', {}))", std::env::var("PAD").map_or(100_000, |p| p.parse().expect("n")));
     let scenario = Scenario::is_back("subscriptions-1000");
     let mut committed = BTreeSet::new();
     let insert = |tenant: &str, payload: &str| {

@@ -7,6 +7,7 @@ mod cable;
 mod daemon;
 pub(crate) mod dns;
 pub(crate) mod hostile;
+mod pooler;
 mod programs;
 mod relay;
 mod scenario;
@@ -17,11 +18,12 @@ mod tls;
 
 pub(crate) use cable::Cable;
 pub(crate) use daemon::{Daemon, Outboxd};
+pub(crate) use pooler::{POOL_SIZE, Pooler};
 pub(crate) use programs::{append_line, client_program, left_out, major};
 pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
 pub(crate) use scenario::{Scenario, Writer};
 pub(crate) use seat::Seat;
-pub(crate) use sink::{Sink, raw_answer, raw_sink};
+pub(crate) use sink::{Endpoint, Sink, raw_answer, raw_sink};
 pub(crate) use tls::{Authority, acceptor, tls_receiver};
 
 use outboxd::schema;
