@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-otlp test-web test-all-postgres pictures interop retries fuzz audit counts counts-accept lint schema bench bench-peers bench-hostile setup
+.PHONY: help demo test test-otlp test-web test-all-postgres pictures interop retries fuzz audit counts counts-accept lint schema bench bench-peers bench-hostile faults setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
@@ -14,6 +14,7 @@ help:
 	@echo "make interop  every signature profile and envelope against verifiers and receivers of others"
 	@echo "make retries  every retry policy, followed attempt by attempt"
 	@echo "make fuzz     random inputs for ten minutes (FUZZ_SECONDS), against oracles, and SQL against Rust"
+	@echo "make faults   what is promised when things die: a model, single faults, 200 runs with faults drawn from seeds (ARGS='--runs 20'), and a report"
 	@echo "make audit    dependencies: licences, sources, duplicates, versions taken back, advisories where reachable"
 	@echo "make counts   instructions of the pure parts against benches/instructions.tsv (valgrind)"
 	@echo "make counts-accept  write that table and tests/costs.tsv (statements, buffers and WAL a delivery) anew"
@@ -105,6 +106,14 @@ bench-peers: setup
 	bash benches/peers/setup.sh
 	cargo build --release
 	target/release/outboxd bench --scenario limits --peers $(ARGS)
+
+# The model, each fault alone, and a thousand faults drawn from seeds: one report below target/faults.
+faults: setup
+	rm -f target/faults/model.txt target/faults/scenarios.txt
+	cargo build --quiet
+	cargo test --quiet --test model
+	cargo test --quiet --test it -- failover:: restores:: exhaustion:: crash_points::
+	cargo test --quiet --test faults -- $(ARGS)
 
 bench-hostile: setup
 	cargo test --quiet --release --test hostile -- $(ARGS)

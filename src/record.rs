@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 /// Between a failed call and the next, growing.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What is remembered of an attempt until its result is recorded.
 pub struct Attempt {

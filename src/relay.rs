@@ -52,7 +52,7 @@ const DOOR_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::
 /// Rung again within this time, a relay is busy: it leaves the door, and producers stop notifying.
 const BUSY: Duration = Duration::from_millis(20);
 /// Between a failed call and the next, growing.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// What a relay is told by the configuration.
 pub struct Settings {

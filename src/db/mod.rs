@@ -64,9 +64,10 @@ impl DbError {
         matches!(self, Self::Postgres(e) if e.code().is_some_and(|c| !PASSING.contains(&&c.code()[..2])))
     }
 
-    /// Whether less work, or other work, might have gone well: it was refused, or ran out of its time.
-    pub fn blames_the_work(&self) -> bool {
-        self.was_too_slow() || self.is_refusal()
+    /// Whether the evaluation of a jsonpath may have been what was refused: bad data (22, of which its own errors and a
+    /// regular expression's are), what it cannot do (0A), too much nesting (54).
+    pub fn may_be_a_filters(&self) -> bool {
+        matches!(self, Self::Postgres(e) if e.code().is_some_and(|c| ["22", "0A", "54"].contains(&&c.code()[..2])))
     }
 
     /// Whether it ran out of its time.

@@ -34,9 +34,9 @@ const STUCK: Duration = Duration::from_millis(5);
 const KEEP_BACK_PAUSE: Duration = Duration::from_secs(5);
 /// A claim that takes longer than this, and than [`CLAIM_PER_LEASE`] for each lease it brings, is followed by a
 /// pause [`CLAIM_PAUSE`] times as long as what is beyond: it looks through all that fail, and what is new waits for it.
-const CLAIM_FREE: Duration = Duration::from_millis(1);
+const CLAIM_FREE: Duration = Duration::from_millis(3);
 const CLAIM_PER_LEASE: Duration = Duration::from_micros(100);
-const CLAIM_PAUSE: u32 = 50;
+const CLAIM_PAUSE: u32 = 20;
 const LONGEST_CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
 /// An expand or a claim under way, and what of the room is kept for it.
@@ -128,7 +128,6 @@ impl Relay {
             self.expand = Some(self.call(&Room::default(), task));
             return;
         }
-        // A batch of one has failed, and no filter was to blame: on with it, whatever its filters would say.
         let skip_filters = self.expand_limit == 0;
         let may_keep = !self.prioritised && !self.slow.has_found() && now >= self.keep_back_at;
         let keep_back = if may_keep { KEEP_BACK } else { Duration::ZERO };
@@ -217,10 +216,11 @@ impl Relay {
                 (self.log_wanted, self.stuck_since) = (true, None);
                 if error.was_too_slow() {
                     if self.slow.on_expand_too_slow() {
-                        self.expand_less();
+                        self.expand_less(1);
                     }
-                } else if error.blames_the_work() {
-                    self.expand_less();
+                } else if error.is_refusal() {
+                    // Of a single event only its filters can have raised something: on without them.
+                    self.expand_less(if error.may_be_a_filters() { 0 } else { 1 });
                 }
                 self.expand_at = now + self.expand_retry;
                 self.expand_retry = (self.expand_retry * 2).min(RETRY.1);
@@ -232,7 +232,7 @@ impl Relay {
                     Vec::new()
                 });
                 if !self.slow.on_tried(found, events) {
-                    self.expand_less();
+                    self.expand_less(1); // no filter's doing: a lock that somebody holds, or the machine
                 }
             }
             Leased::ClaimFailed(error) => {
@@ -244,9 +244,9 @@ impl Relay {
         }
     }
 
-    /// Fewer events next time; after a single one, no filters.
-    fn expand_less(&mut self) {
-        self.expand_limit = if self.expanding == 1 { 0 } else { (self.expanding / EXPAND_SHRINK).max(1) };
+    /// Fewer events next time; `then` after a single one, 0 being one without its filters.
+    fn expand_less(&mut self, then: usize) {
+        self.expand_limit = if self.expanding == 1 { then } else { (self.expanding / EXPAND_SHRINK).max(1) };
     }
 
     /// After an expand that kept something back: asks for less, and waits for attempts to end. Where none does, what

@@ -1,11 +1,14 @@
 //! The relay and its direct connection: opening and losing it, epochs that are doubted, and the door.
 
-use super::{BUSY, DOOR_BACKOFF, RETRY, Relay};
+use super::{BUSY, DOOR_BACKOFF, Relay};
 use crate::db::DbError;
 use crate::wake::{Direct, Identity};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
+
+/// Between two attempts to reach the database, growing: a second after it is back everything goes on.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A round trip on the direct connection that takes longer means that it is gone.
 const DIRECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,7 +25,7 @@ impl Relay {
         let previous = self.unrecorded.contains_key(&self.epoch).then_some(self.epoch);
         self.reconnecting = Some(tokio::spawn(async move {
             let identity = Identity { name: &settings.name, environment: &settings.environment };
-            let mut wait = RETRY.0;
+            let mut wait = RECONNECT.0;
             loop {
                 match Direct::open(&target, &identity, settings.listen, previous).await {
                     Ok(direct) => return direct,
@@ -30,7 +33,7 @@ impl Relay {
                         warn!(%error, retry_ms = wait.as_millis() as u64, "the database cannot be reached");
                         // Spread, so that a fleet does not come back in step.
                         sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
-                        wait = (wait * 2).min(RETRY.1);
+                        wait = (wait * 2).min(RECONNECT.1);
                     }
                 }
             }

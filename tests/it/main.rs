@@ -27,6 +27,7 @@ mod doorbell;
 mod egress;
 mod exhaustion;
 mod expand;
+mod faults;
 mod filters;
 mod hostile;
 mod hostile_inputs;

@@ -114,6 +114,26 @@ async fn a_filter_that_does_not_end_gives_a_dead_letter_that_says_so() {
     session.wait_for_state(other.id, "succeeded", 2).await;
 }
 
+/// As an operator's VACUUM FULL of the queue does.
+#[tokio::test]
+async fn a_lock_that_is_held_for_longer_than_any_statement_may_take_is_no_filters_fault() {
+    let (db, session, sink) = stage().await;
+    let filtered = session.endpoint(&sink.url("/filtered"), "filter => '$.n == 1'").await;
+    let mut relay =
+        Daemon::relay(&db.url(), "relay-1").set("OUTBOXD_DATABASE__STATEMENT_TIMEOUT", "1s").spawn().registered().await;
+    let operator = db.session().await;
+    operator.run("begin; lock table outbox_relay.queue in access exclusive mode").await;
+    session.insert("order.created", "{\"n\": 1}").await;
+    session.insert("order.created", "{\"n\": 2}").await;
+    // Alone, with all the time there is, and once more after the filters have been tried.
+    relay.wait_for_log_times("the log could not be expanded", 5).await;
+    operator.run("commit").await;
+    session.wait_for_state(filtered.id, "succeeded", 1).await;
+    session.wait_until("select unexpanded_events = 0 from outbox.status()").await;
+    assert_eq!(session.one::<i64>("select count(*) from outbox.delivery").await, 1);
+    session.assert_accounted().await;
+}
+
 #[tokio::test]
 async fn a_filter_that_could_raise_or_run_wild_is_refused() {
     let db = Db::new().await;

@@ -47,16 +47,15 @@ queued as (
     insert into outbox_relay.queue select QUEUE from made e, outbox_relay.queue q join model using (subscription_id, event_seq))
 insert into outbox.attempt select ATTEMPT from made e, outbox.attempt a join model using (subscription_id, event_seq)";
 
-/// What is another in a copy than in its model, by table: all other columns are the model's.
-const COPIES: [(&str, &str, &[(&str, &str)]); 3] = [
+/// The name that stands for a copy's columns, the table and its alias, and columns with values of their own.
+type Copied = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// What is another in a copy than in its model: all other columns are the model's.
+const COPIES: [Copied; 3] = [
     (
         "FINISHED",
         "outbox_relay.finished f",
-        &[
-            ("event_seq", "e.event_seq"),
-            ("created_at", "e.occurred_at"),
-            ("finished_at", "e.occurred_at + m.took"),
-        ],
+        &[("event_seq", "e.event_seq"), ("created_at", "e.occurred_at"), ("finished_at", "e.occurred_at + m.took")],
     ),
     (
         "QUEUE",

@@ -111,8 +111,13 @@ impl Daemon {
 
     /// Waits until a line of its log says this.
     pub(crate) async fn wait_for_log(&mut self, text: &str) {
+        self.wait_for_log_times(text, 1).await;
+    }
+
+    /// Waits until its log has said this so often.
+    pub(crate) async fn wait_for_log_times(&mut self, text: &str, times: usize) {
         let began = Instant::now();
-        while !self.log().contains(text) {
+        while self.log().matches(text).count() < times {
             assert!(began.elapsed() < PATIENCE, "no {text:?} in:\n{}", self.log());
             if let Some(status) = self.child.try_wait().expect("its state") {
                 // What it wrote last is on its way.
@@ -148,6 +153,11 @@ impl Daemon {
     fn signal(&self, which: &str) {
         let sent = Command::new("kill").args([which, &self.child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success(), "there is no such process");
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("its state").is_some()
     }
 
     /// Waits until it has ended by itself.

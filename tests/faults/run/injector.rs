@@ -1,0 +1,178 @@
+//! Does what the plan says, and notes when.
+
+use super::ledger::{Answers, Fate};
+use super::plan::{Fault, Kind, Order, Plan};
+use super::stage::{Stage, signal};
+use super::writers::Writer;
+use fastrand::Rng;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_postgres::Error;
+
+/// A fault that happened.
+#[derive(Clone, Debug)]
+pub(crate) struct Happened {
+    pub(crate) kind: Kind,
+    pub(crate) began: Instant,
+    pub(crate) over: Instant,
+    /// From its end until all had arrived that was committed by then; in turn only.
+    pub(crate) recovered: Option<Duration>,
+}
+
+/// All faults of the plan, and everything mended afterwards.
+pub(crate) async fn inject(stage: &Arc<Stage>, plan: &Plan) -> Result<Vec<Happened>, String> {
+    let mut happened = Vec::new();
+    match plan.order {
+        Order::InTurn => {
+            for fault in &plan.faults {
+                sleep(fault.after).await;
+                let mut one = happen(stage.clone(), fault.clone()).await;
+                one.recovered = Some(recovery(stage, &one, plan.patience).await?);
+                happened.push(one);
+            }
+        }
+        Order::AtOnce => {
+            let mut under_way = JoinSet::new();
+            for fault in &plan.faults {
+                sleep(fault.after).await;
+                under_way.spawn(happen(stage.clone(), fault.clone()));
+            }
+            while let Some(one) = under_way.join_next().await {
+                happened.push(one.map_err(|error| format!("the injector failed: {error}"))?);
+            }
+        }
+    }
+    Ok(happened)
+}
+
+/// How long after its end it took until what was committed by then had arrived everywhere.
+async fn recovery(stage: &Stage, fault: &Happened, patience: Duration) -> Result<Duration, String> {
+    loop {
+        let missing = stage.ledger.missing(fault.over);
+        if missing == 0 {
+            return Ok(fault.over.elapsed());
+        }
+        if fault.over.elapsed() > patience {
+            return Err(format!("{missing} events have not arrived {patience:?} after {}", fault.kind.name()));
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn happen(stage: Arc<Stage>, fault: Fault) -> Happened {
+    let (place, lasts) = (&stage.places[fault.relay], fault.lasts);
+    let mut began = Instant::now();
+    match fault.kind {
+        Kind::RelayKilled => {
+            let mut relay = place.relay.lock().await;
+            began = Instant::now();
+            relay.kill();
+            sleep(lasts).await;
+            *relay = stage.start(place);
+        }
+        Kind::RelayStopped => {
+            let relay = place.relay.lock().await;
+            began = Instant::now();
+            let process = [relay.id().to_string()];
+            signal("-STOP", &process);
+            sleep(lasts).await;
+            signal("-CONT", &process);
+        }
+        Kind::RelayTerminated => {
+            let mut relay = place.relay.lock().await;
+            began = Instant::now();
+            signal("-TERM", &[relay.id().to_string()]);
+            relay.ended().await;
+            sleep(lasts).await;
+            *relay = stage.start(place);
+        }
+        Kind::ServerKilled => stage.server.kill(lasts).await,
+        Kind::ServerRestarted => stage.server.restart().await,
+        Kind::ServerStopped => stage.server.stop_for(lasts).await,
+        Kind::DatabaseCut => place.wire.cut(),
+        Kind::ReceiverCut => stage.wire.cut(),
+        Kind::DatabaseDelayed | Kind::ReceiverDelayed => {
+            let wire = if fault.kind == Kind::DatabaseDelayed { &place.wire } else { &stage.wire };
+            wire.delay(Duration::from_millis(fault.seed % 150));
+            sleep(lasts).await;
+            wire.mend();
+        }
+        Kind::DatabaseHalfOpen | Kind::ReceiverHalfOpen => {
+            let wire = if fault.kind == Kind::DatabaseHalfOpen { &place.wire } else { &stage.wire };
+            wire.swallow();
+            sleep(lasts).await;
+            wire.cut();
+        }
+        Kind::AnswersMove => {
+            stage.ledger.answer(Answers::Moving);
+            sleep(lasts).await;
+            stage.ledger.answer(Answers::Good);
+        }
+        Kind::WriterOpen => open_writer(&stage, &fault).await,
+        Kind::BackendsTerminated | Kind::PoolFilled | Kind::SnapshotHeld | Kind::BystandersChanged => {
+            // The server may be away, or go away meanwhile: that ends it too.
+            let _ = by_statements(&stage, &fault).await;
+        }
+    }
+    Happened { kind: fault.kind, began, over: Instant::now(), recovered: None }
+}
+
+/// One transaction that has written, and whose end takes its time.
+async fn open_writer(stage: &Stage, fault: &Fault) {
+    let (ledger, rng) = (stage.ledger.clone(), Rng::with_seed(fault.seed));
+    let mut writer = Writer { url: stage.url(), ledger, number: 1000, rng };
+    let client = stage.session().await;
+    let mut entered = Vec::new();
+    let mut fate = Fate::RolledBack;
+    if client.batch_execute("begin").await.is_ok() && writer.insert(&client, &mut entered).await.is_ok() {
+        sleep(fault.lasts).await;
+        let commits = fault.seed.is_multiple_of(2);
+        let ended = client.batch_execute(if commits { "commit" } else { "rollback" }).await;
+        fate = match (ended, commits) {
+            (_, false) => Fate::RolledBack,
+            (Ok(()), true) => Fate::Committed(Instant::now()),
+            (Err(_), true) => Fate::Unknown,
+        };
+    }
+    stage.ledger.close(&entered, fate);
+}
+
+async fn by_statements(stage: &Stage, fault: &Fault) -> Result<(), Error> {
+    let session = stage.session().await;
+    match fault.kind {
+        Kind::BackendsTerminated => {
+            let share = if fault.seed.is_multiple_of(3) { 1.0 } else { 0.5 };
+            let terminate = "select pg_terminate_backend(pid) from pg_stat_activity
+                where datname = current_database() and application_name like 'outboxd%' and random() < $1";
+            session.query(terminate, &[&share]).await?;
+        }
+        Kind::PoolFilled => {
+            // Expand, claim and record wait, each in a connection of its own.
+            session.batch_execute("begin; lock table outbox_relay.queue in access exclusive mode").await?;
+            sleep(fault.lasts).await;
+            session.batch_execute("commit").await?;
+        }
+        Kind::SnapshotHeld => {
+            session.batch_execute("begin isolation level repeatable read; select from outbox.event limit 1").await?;
+            sleep(fault.lasts).await;
+            session.batch_execute("commit").await?;
+        }
+        _ => {
+            let table = format!("public.bystander_{}", fault.seed);
+            session
+                .batch_execute(&format!(
+                    "create table {table} as select n, md5(n::text) as text from generate_series(1, 20000) n;
+                     alter table {table} add column more integer default 1, alter column n type bigint;
+                     delete from {table} where n % 3 = 0;
+                     create index on {table} (text)"
+                ))
+                .await?;
+            session.batch_execute(&format!("vacuum full {table}")).await?;
+            sleep(fault.lasts).await;
+            session.batch_execute(&format!("drop table {table}")).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! What a run is played on: a server that can be killed, a database of the run's own, relays behind wires.
+
+use super::ledger::{Ledger, Receivers, WISHES};
+use super::plan::{PATIENCE, Plan, RELAYS};
+use super::wire::Wire;
+use super::writers::connect;
+use crate::support::Daemon;
+use outboxd::schema;
+use outboxd::throwaway::{Options, Throwaway, ThrowawayError};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+use tokio_postgres::Client;
+
+const TEMPLATE: &str = "outbox_template";
+static NEXT_DATABASE: AtomicU32 = AtomicU32::new(1);
+
+/// A PostgreSQL of one worker's own, with default durability.
+pub(crate) struct Server {
+    throwaway: Mutex<Throwaway>,
+    port: u16,
+    pid_file: std::path::PathBuf,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Arc<Self> {
+        let throwaway = tokio::task::spawn_blocking(|| Throwaway::start(Options::default()));
+        let throwaway = throwaway.await.expect("no panic").expect("a PostgreSQL server");
+        let (port, pid_file) = (throwaway.port(), throwaway.data_dir().join("postmaster.pid"));
+        let server = Arc::new(Self { throwaway: Mutex::new(throwaway), port, pid_file });
+        connect(&server.url("postgres"))
+            .await
+            .batch_execute(&format!("create database {TEMPLATE}"))
+            .await
+            .expect("the template");
+        let mut client = connect(&server.url(TEMPLATE)).await;
+        schema::migrate(&mut client).await.expect("the schema");
+        server
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    async fn database(&self) -> String {
+        let name = format!("run{}", NEXT_DATABASE.fetch_add(1, Ordering::Relaxed));
+        let began = Instant::now();
+        let admin = connect(&self.url("postgres")).await;
+        // The template's last session may not be gone yet.
+        while let Err(error) = admin.batch_execute(&format!("create database {name} template {TEMPLATE}")).await {
+            assert!(began.elapsed() < PATIENCE, "no database: {}", schema::describe(&error));
+            sleep(Duration::from_millis(50)).await;
+        }
+        // The clone's sequences are as in the template, with values that they may give out without a word to the WAL
+        // (log_cnt, commands/sequence.c): a crash before the next checkpoint would have them give those out again.
+        admin.batch_execute("checkpoint").await.expect("a checkpoint");
+        name
+    }
+
+    /// The postmaster and its children.
+    fn processes(&self) -> Vec<String> {
+        let Ok(file) = std::fs::read_to_string(&self.pid_file) else { return Vec::new() };
+        let Some(postmaster) = file.lines().next() else { return Vec::new() };
+        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
+        let children = children.unwrap_or_default();
+        std::iter::once(postmaster).chain(children.split_whitespace()).map(str::to_owned).collect()
+    }
+
+    /// SIGKILL of the postmaster alone: its children find themselves orphaned.
+    pub(crate) async fn kill(&self, for_: Duration) {
+        let mut throwaway = self.throwaway.lock().await;
+        signal("-KILL", self.processes().get(..1).unwrap_or_default());
+        sleep(for_).await;
+        Self::start_again(&mut throwaway);
+    }
+
+    /// What was not flushed is lost.
+    pub(crate) async fn restart(&self) {
+        Self::start_again(&mut *self.throwaway.lock().await);
+    }
+
+    /// Nothing of it moves.
+    pub(crate) async fn stop_for(&self, for_: Duration) {
+        let _one_at_a_time = self.throwaway.lock().await;
+        let processes = self.processes();
+        signal("-STOP", &processes);
+        sleep(for_).await;
+        signal("-CONT", &processes);
+    }
+
+    fn start_again(throwaway: &mut Throwaway) {
+        let began = Instant::now();
+        // While an orphan of the old one holds its memory, a new one does not start.
+        let again = |throwaway: &mut Throwaway| -> Result<(), ThrowawayError> { throwaway.crash_and_restart() };
+        tokio::task::block_in_place(|| {
+            while let Err(error) = again(throwaway) {
+                assert!(began.elapsed() < PATIENCE, "{error}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+    }
+}
+
+/// Of processes that may be gone.
+pub(crate) fn signal(which: &str, processes: &[String]) {
+    let _ = Command::new("kill").arg(which).args(processes).stderr(Stdio::null()).status();
+}
+
+/// A place for a relay: whoever has its lock may do something to it.
+pub(crate) struct Place {
+    pub(crate) relay: Mutex<Daemon>,
+    pub(crate) wire: Wire,
+    name: String,
+}
+
+/// Everything of one run.
+pub(crate) struct Stage {
+    pub(crate) server: Arc<Server>,
+    pub(crate) database: String,
+    pub(crate) ledger: Arc<Ledger>,
+    _receivers: Receivers,
+    /// Between the relays and the receivers.
+    pub(crate) wire: Wire,
+    pub(crate) places: Vec<Place>,
+    listen: bool,
+}
+
+impl Stage {
+    pub(crate) async fn set(server: Arc<Server>, plan: &Plan) -> Arc<Self> {
+        let (database, ledger) = (server.database().await, Ledger::new());
+        let receivers = ledger.receive(plan).await;
+        let wire = Wire::to(receivers.address).await;
+        let client = connect(&server.url(&database)).await;
+        client
+            .batch_execute(
+                "select outbox.set('allow_insecure_http', 'true'), outbox.set('circuit_failures', '0');
+                 insert into outbox.retry_policy (name, delays, jitter) values ('patient', array_fill(interval '300 milliseconds', array[100]), 0.5)",
+            )
+            .await
+            .expect("the settings");
+        for wish in &WISHES {
+            let subscribe = format!(
+                "select outbox.subscribe('http://{}{}', {}, tenant_id => '{}', retry_policy => 'patient', timeout => '2 seconds')",
+                wire.address(),
+                wish.path,
+                wish.arguments,
+                wish.tenant
+            );
+            client.batch_execute(&subscribe).await.unwrap_or_else(|error| panic!("{}", schema::describe(&error)));
+        }
+        let mut places = Vec::new();
+        for number in 0..RELAYS {
+            let (wire, name) = (Wire::to(server.address()).await, format!("relay-{number}"));
+            let relay = start(&wire, &database, &name, plan.listen).registered().await;
+            places.push(Place { relay: Mutex::new(relay), wire, name });
+        }
+        Arc::new(Self { server, database, ledger, _receivers: receivers, wire, places, listen: plan.listen })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.server.url(&self.database)
+    }
+
+    /// A relay in this place, as one that has just been started; it need not find a database.
+    pub(crate) fn start(&self, place: &Place) -> Daemon {
+        start(&place.wire, &self.database, &place.name, self.listen)
+    }
+
+    /// Starts a relay again that has ended by itself, as a service manager would. Never ends.
+    pub(crate) async fn supervise(&self) {
+        loop {
+            for place in &self.places {
+                if let Ok(mut relay) = place.relay.try_lock()
+                    && relay.has_ended()
+                {
+                    *relay = self.start(place);
+                }
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// A session that sees to something, past all wires.
+    pub(crate) async fn session(&self) -> Client {
+        connect(&self.url()).await
+    }
+
+    /// Ends the relays and drops the database. Returns what the relays had to say.
+    pub(crate) async fn strike(&self) -> Vec<String> {
+        let mut logs = Vec::new();
+        for place in &self.places {
+            let mut relay = place.relay.lock().await;
+            relay.kill();
+            logs.push(relay.log());
+        }
+        let drop = format!("drop database {} with (force)", self.database);
+        // It would go with the server anyhow.
+        let _ = connect(&self.server.url("postgres")).await.batch_execute(&drop).await;
+        logs
+    }
+}
+
+fn start(wire: &Wire, database: &str, name: &str, listen: bool) -> Daemon {
+    Daemon::relay(&format!("postgres://postgres@{}/{database}", wire.address()), name)
+        .set("OUTBOXD_RELAY__CONCURRENCY", "32")
+        .set("OUTBOXD_RELAY__LISTEN", if listen { "true" } else { "false" })
+        .set("OUTBOXD_RELAY__POLL_INTERVAL", if listen { "5s" } else { "100ms" })
+        .set("OUTBOXD_RELAY__DRAIN_DEADLINE", "3s")
+        .set("OUTBOXD_DATABASE__CONNECT_TIMEOUT", "2s")
+        .spawn()
+}
