@@ -203,7 +203,10 @@ async fn check_connections(config: &Config, findings: &mut Findings) -> Option<C
                 Ok(()) => findings.ok("database.url", "through a pooler, as listen_url says"),
                 Err(e) => findings.problem(
                     "database.url",
-                    format_args!("no transaction can be begun (a pooler in statement mode? transaction mode works): {}", schema::describe(&e)),
+                    format_args!(
+                        "no transaction can be begun (a pooler in statement mode? transaction mode works): {}",
+                        schema::describe(&e)
+                    ),
                 ),
             },
             Err(e) => findings.problem("database.url", e),

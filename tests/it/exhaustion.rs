@@ -23,7 +23,8 @@ async fn wait_for_reason(seat: &Seat, text: &str) {
     loop {
         let answer = seat.send("GET", "/readyz", &[], "").await;
         let reasons = answer.json()["reasons"].clone();
-        let is_said = reasons.as_array().is_some_and(|all| all.iter().any(|one| one.as_str().unwrap_or("").contains(text)));
+        let is_said =
+            reasons.as_array().is_some_and(|all| all.iter().any(|one| one.as_str().unwrap_or("").contains(text)));
         if is_said {
             assert_eq!(answer.status.as_u16(), 503);
             return;

@@ -75,7 +75,8 @@ async fn a_relay_whose_clock_jumps_goes_on_at_its_pace() {
         let arrived = sink.arrived().len();
         sink.wait_for(arrived + 60).await;
         // What it signs says what it believes.
-        let stamp = sink.arrived().last().and_then(|a| a.headers.get("webhook-timestamp").cloned()).expect("a timestamp");
+        let stamp =
+            sink.arrived().last().and_then(|a| a.headers.get("webhook-timestamp").cloned()).expect("a timestamp");
         let stamp: i64 = stamp.to_str().expect("digits").parse().expect("a number");
         let now: i64 = session.one("select extract(epoch from clock_timestamp())::int8").await;
         let wanted: i64 = offset.parse().expect("a number");
@@ -99,10 +100,13 @@ async fn a_database_whose_clock_jumps_loses_nothing_and_what_it_had_put_off_can_
     assert_eq!(output.code, Some(0), "{output:?}");
     let session = Session::at(&url).await;
     session.allow_http().await;
-    let sink = Sink::new(|arrived, nth| {
-        if nth == 1 && arrived.path == "/late" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
-    })
-    .await;
+    let sink =
+        Sink::new(
+            |arrived, nth| {
+                if nth == 1 && arrived.path == "/late" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
+            },
+        )
+        .await;
     session.endpoint(&sink.url("/in"), "").await;
     let late = session.endpoint(&sink.url("/late"), "name => 'late', filter => '$.is_late == true'").await;
     let relay = Daemon::relay(&url, "relay-1").spawn().registered().await;

@@ -33,11 +33,16 @@ async fn a_thousand_subscriptions_get_one_event_and_nobody_waits_for_them() {
     let before_mib = resident_mib(seat.daemon.id());
     sink.dawdle(Duration::from_millis(50));
 
-    let payload = format!("jsonb_build_object('pad', repeat('x', {}))", std::env::var("PAD").map_or(100_000, |p| p.parse().expect("n")));
+    let payload = format!(
+        "jsonb_build_object('pad', repeat('x', {}))",
+        std::env::var("PAD").map_or(100_000, |p| p.parse().expect("n"))
+    );
     let scenario = Scenario::is_back("subscriptions-1000");
     let mut committed = BTreeSet::new();
     let insert = |tenant: &str, payload: &str| {
-        format!("insert into outbox.event (tenant_id, type, payload) values ('{tenant}', 'order.created', {payload}) returning event_id::text")
+        format!(
+            "insert into outbox.event (tenant_id, type, payload) values ('{tenant}', 'order.created', {payload}) returning event_id::text"
+        )
     };
     let crowd: String = session.one(&insert("crowd", &payload)).await;
     committed.insert(crowd.clone());
@@ -48,7 +53,11 @@ async fn a_thousand_subscriptions_get_one_event_and_nobody_waits_for_them() {
         other.wait_for(usize::try_from(nth).expect("few")).await;
         slowest = slowest.max(began.elapsed());
     }
-    session.wait_until(&format!("select count(*) = {SUBSCRIPTIONS} + {OTHERS} from outbox.delivery where state = 'succeeded'")).await;
+    session
+        .wait_until(&format!(
+            "select count(*) = {SUBSCRIPTIONS} + {OTHERS} from outbox.delivery where state = 'succeeded'"
+        ))
+        .await;
     assert_eq!(scenario.recovered(&session, &sink, &committed).await, 0);
     assert_eq!(sink.times()[&crowd], usize::try_from(SUBSCRIPTIONS).expect("few"));
     let most = session.one::<i32>("select max(attempts) from outbox.delivery").await;

@@ -158,7 +158,11 @@ async fn a_full_disk_of_everything_stops_the_server_and_not_the_promise() {
     let began = Instant::now();
     disk.fill();
     // The server ends when it cannot go on with its log; until then producers are refused, or are not.
-    while session.batch_execute("select pg_switch_wal(); select pg_logical_emit_message(false, 'x', repeat('x', 1000000))").await.is_ok() {
+    while session
+        .batch_execute("select pg_switch_wal(); select pg_logical_emit_message(false, 'x', repeat('x', 1000000))")
+        .await
+        .is_ok()
+    {
         disk.fill();
         assert!(began.elapsed() < PATIENCE, "the write-ahead log has room");
     }

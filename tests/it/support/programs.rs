@@ -16,7 +16,11 @@ pub(crate) fn client_program(name: &str) -> Option<PathBuf> {
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgres/client/native");
     let found = installed.map(|entry| entry.path()).chain([fetched]).map(|dir| dir.join("bin").join(name));
-    found.filter_map(|path| Some((major(&path)?, path))).filter(|(found, _)| *found >= wanted).min().map(|(_, path)| path)
+    found
+        .filter_map(|path| Some((major(&path)?, path)))
+        .filter(|(found, _)| *found >= wanted)
+        .min()
+        .map(|(_, path)| path)
 }
 
 /// The major version that a program of PostgreSQL says it is of; `None` if there is no such program.
