@@ -101,6 +101,9 @@ impl From<deadpool_postgres::PoolError> for DbError {
     }
 }
 
+/// So long a connection is kept whose statement was asked to stop.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(10);
+
 type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 
 /// The relay's calls. Cheap to clone.
@@ -376,9 +379,11 @@ impl Db {
             Err(_) => {
                 // The statement may still run: ask the server to stop it, and never reuse the connection.
                 let client = deadpool_postgres::Object::take(client);
-                let token = client.cancel_token();
+                let (token, tls) = (client.cancel_token(), self.tls.clone());
                 tokio::spawn(async move {
-                    let _ = token.cancel_query(tokio_postgres::NoTls).await;
+                    let _ = token.cancel_query(tls).await;
+                    // A pooler passes that on only as long as the connection is there: until the statement has ended.
+                    let _ = tokio::time::timeout(CANCELLED_WITHIN, client.batch_execute("")).await;
                 });
                 Err(DbError::Timeout(self.timeout))
             }

@@ -1,7 +1,7 @@
 //! Connections to the database run out, or its limits on statements and sessions are too tight for anybody.
 
 use super::{PAUSE, wait_for_reason, wait_until_ready};
-use crate::support::{Daemon, Db, PATIENCE, Scenario, Seat, Session, Sink, Writer};
+use crate::support::{Daemon, Db, Outboxd, PATIENCE, Scenario, Seat, Session, Sink, Writer};
 use outboxd::throwaway::{Options, Throwaway};
 use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
@@ -33,7 +33,7 @@ async fn connections_that_others_have_taken_are_waited_for() {
     let server = Throwaway::start(options.set("superuser_reserved_connections", "0")).expect("a server");
     let url = server.url("postgres");
     let session = Session::at(&url).await;
-    crate::support::Outboxd::on(&url, &["migrate"]).output().await;
+    Outboxd::on(&url, &["migrate"]).output().await;
     session.allow_http().await;
     let sink = Sink::accepting().await;
     session.endpoint(&sink.url("/in"), "").await;
@@ -69,6 +69,11 @@ async fn relay_role(session: &Session) -> String {
     role
 }
 
+/// Once what was said of the role is committed, so that the next ones go by it.
+async fn end_sessions(session: &Session, role: &str) {
+    session.run(&format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'")).await;
+}
+
 #[tokio::test]
 async fn a_role_without_a_connection_left_is_waited_for() {
     let db = Db::new().await;
@@ -81,12 +86,8 @@ async fn a_role_without_a_connection_left_is_waited_for() {
     let mut seat = Seat::at(&url, &session, &[]).await;
     let writer = Writer::start(&db.url(), PAUSE);
     sink.wait_for(10).await;
-    session
-        .run(&format!(
-            "alter role {role} connection limit 0;
-             select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"
-        ))
-        .await;
+    session.run(&format!("alter role {role} connection limit 0")).await;
+    end_sessions(&session, &role).await;
     seat.daemon.wait_for_log(&format!("too many connections for role \"{role}\"")).await;
     wait_for_reason(&seat, "not registered").await;
     wait_for_reason(&seat, "cannot be asked").await;
@@ -113,10 +114,10 @@ async fn limits_that_a_role_has_for_people_do_not_stop_the_relay() {
     session
         .run(&format!(
             "alter role {role} set statement_timeout = '1ms'; alter role {role} set lock_timeout = '1ms';
-             alter role {role} set idle_session_timeout = '200ms'; alter role {role} set idle_in_transaction_session_timeout = '1ms';
-             select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"
+             alter role {role} set idle_session_timeout = '200ms'; alter role {role} set idle_in_transaction_session_timeout = '1ms'"
         ))
         .await;
+    end_sessions(&session, &role).await;
     // New sessions, under the limits.
     relay.wait_for_log("epoch=2").await;
     let before = relay.log().len();
