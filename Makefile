@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-otlp test-web test-all-postgres pictures interop retries fuzz audit counts counts-accept lint schema bench bench-peers bench-hostile faults setup
+.PHONY: help demo test test-otlp test-web test-all-postgres pictures interop retries fuzz audit counts counts-accept test-pg-upgrade lint schema released bench bench-peers bench-hostile faults soak setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
@@ -44,6 +44,10 @@ test-all-postgres: setup
 # The export of spans, which is behind a feature.
 test-otlp: setup
 	cargo test --features otlp --test it traces::
+
+# PostgreSQL's own upgrade. Debian's next server is fetched below target/newer-postgres where it is missing.
+test-pg-upgrade: setup
+	newer=$$(bash tests/postgres/newer.sh); OUTBOXD_PG_NEWER=$$newer cargo test --quiet --test it -- --ignored pg_upgrade:: --nocapture
 
 # Installs Chromium, Prometheus' promtool, Node and Python packages where they are missing, below target/web.
 test-web: setup
@@ -95,6 +99,10 @@ lint: setup
 schema: setup
 	OUTBOXD_WRITE_SCHEMA=1 cargo test --quiet --test it -- schema_dump rights::granted
 
+# What the tests of upgrades start from; VERSION=0.1.0 at a release, see docs/operations.md.
+released: setup
+	OUTBOXD_WRITE_RELEASED=$(or $(VERSION),unreleased) cargo test --quiet --test it -- upgrade::released_files
+
 # Installs real payloads where they are missing, below target/bench.
 bench: setup
 	bash benches/setup.sh
@@ -117,3 +125,7 @@ faults: setup
 
 bench-hostile: setup
 	cargo test --quiet --release --test hostile -- $(ARGS)
+
+# Steady load with relays killed, PostgreSQL crashed and segments dropped: does anything grow? See docs/soak.md.
+soak: setup
+	cargo test --quiet --release --test soak -- $(ARGS)

@@ -3411,8 +3411,9 @@ CREATE FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_m
 --            queue_due_idx, one probe each. So a paused or saturated subscription with a million rows
 --            costs one probe, and stands in nobody's way.
 --   admit    what each of them may be given: room, and where there is one, rate limit and circuit
+--   give up  what is too old, some at a time
 --   pick     so many of each, the highest priority and then the longest due first; their rows are locked
---   sort out what is too old is given up, what is not the first of its ordering key is parked
+--   sort out what is too old after all is given up, what is not the first of its ordering key is parked
 --   weigh    no more than byte_limit, in bytes of payload as text, but one at least; a payload that cannot be written
 --            within bounds (payload_text) is given up
 --   lease    the rest
@@ -3438,6 +3439,8 @@ declare
     probed_ids  bigint[];
     admitted    integer := 0;
     max_bytes   constant integer := outbox_relay.limit_of('max_payload_bytes');
+    old_limit   constant integer := 100;
+    gave_up     boolean := false;
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -3522,6 +3525,28 @@ begin
         next_due_at := least(next_due_at, s.held_until);
     end loop;
 
+    -- Beforehand, and without using room: a probe is one delivery, and it would never be made while more grow old than
+    -- there are claims.
+    if cardinality(array_remove(due.max_ages, null)) > 0 then
+        for r in
+            select q.subscription_id as id, q.event_seq as seq
+            from unnest(due.ids, rooms, due.priorities, due.max_ages) d (subscription_id, room, priorities, max_age)
+            cross join lateral unnest(d.priorities::smallint[]) p (priority)
+            cross join lateral (
+                select q.* from outbox_relay.queue q
+                where q.subscription_id = d.subscription_id and q.priority = p.priority and q.next_attempt_at <= now()
+                order by q.next_attempt_at limit old_limit) q
+            where d.max_age is not null and d.room > 0 and q.cause = 'schedule' and q.created_at < now() - d.max_age
+            limit old_limit
+        loop
+            perform from outbox_relay.queue q
+            where q.subscription_id = any (array[r.id]) and q.event_seq = r.seq and q.next_attempt_at <= now() for no key update skip locked;
+            if found then
+                gave_up := outbox_relay.give_up_old(r.id, r.seq) or gave_up;
+            end if;
+        end loop;
+    end if;
+
     with tests as materialized (
         -- They go whatever the subscription's state; a row that another call has locked is in good hands.
         select q.subscription_id, q.event_seq
@@ -3566,22 +3591,14 @@ begin
               union all
               select g.subscription_id, g.event_seq, g.ordering_key, g.too_old, false from again g) i) a;
     more := more or picked.filled or picked.count >= lease_limit;
+    if gave_up then
+        next_due_at := now();           -- there may be more of it
+    end if;
 
     if picked.doubtful is not null then
         for r in select n.nth, picked.ids[n.nth] as id, picked.seqs[n.nth] as seq, picked.keys[n.nth] as key, picked.too_old[n.nth] as too_old
                  from unnest(picked.doubtful::integer[]) n (nth) order by id, seq loop
-            if r.too_old and not exists (
-                -- what was to wait is as old as the end of that wait
-                select from outbox.event e, outbox.subscription s, outbox.retry_policy p
-                where e.event_seq = r.seq and s.subscription_id = r.id and p.name = s.retry_policy and e.deliver_at >= now() - p.max_age) then
-                -- What an operator's open transaction holds is left for later: a claim waits for nobody.
-                begin
-                    perform set_config('lock_timeout', '20ms', true);
-                    perform outbox_relay.give_up(r.id, r.seq, 'it waited longer than the max_age of the retry policy');
-                exception when lock_not_available then
-                    update outbox_relay.queue q set next_attempt_at = now() + interval '1 second'
-                    where q.subscription_id = r.id and q.event_seq = r.seq;
-                end;
+            if r.too_old and outbox_relay.give_up_old(r.id, r.seq) then
                 null;
             elsif r.key is not null and outbox_relay.park_behind(r.id, r.seq, r.key) then
                 null;
@@ -4369,6 +4386,38 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.give_up(subscription_id bigint, event_seq bigint, reason text) IS 'Ends an outstanding delivery as a dead letter.';
 
+CREATE FUNCTION outbox_relay.give_up_old(subscription_id bigint, event_seq bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Gives up a delivery that was created longer ago than its retry policy's max_age; false if it was to wait until
+-- later. What an operator's open transaction holds is left for a second: a claim waits for nobody.
+-- Called by claim, which has locked the delivery's row. Writes queue and finished.
+declare
+    before_lock constant text := current_setting('lock_timeout');
+begin
+    -- What was to wait is as old as the end of that wait.
+    if exists (
+        select from outbox.event e, outbox.subscription s, outbox.retry_policy p
+        where e.event_seq = give_up_old.event_seq and s.subscription_id = give_up_old.subscription_id
+          and p.name = s.retry_policy and e.deliver_at >= now() - p.max_age) then
+        return false;
+    end if;
+    begin
+        perform set_config('lock_timeout', '20ms', true);
+        perform outbox_relay.give_up(give_up_old.subscription_id, give_up_old.event_seq, 'it waited longer than the max_age of the retry policy');
+        -- For this alone: what follows in the claim may wait, say while maintain drops a segment.
+        perform set_config('lock_timeout', before_lock, true);
+    exception when lock_not_available then
+        update outbox_relay.queue q set next_attempt_at = now() + interval '1 second'
+        where q.subscription_id = give_up_old.subscription_id and q.event_seq = give_up_old.event_seq;
+    end;
+    return true;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.give_up_old(subscription_id bigint, event_seq bigint) IS 'Ends an outstanding delivery that has waited too long.';
+
 CREATE FUNCTION outbox_relay.guard_event() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4472,6 +4521,23 @@ order by r.nth limit 1
 $_$;
 
 COMMENT ON FUNCTION outbox_relay.header_refusal(name text) IS 'Why a static header may not have this name.';
+
+CREATE FUNCTION outbox_relay.is_recorded(subscription_id bigint, event_seq bigint, started_at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Whether the result of that attempt was recorded before: the relay tries again when an answer was lost, and by then the
+-- same relay may have leased the delivery anew, under the same epoch.
+-- Volatile on purpose: each call looks with a snapshot of its own, so that who waited for the delivery's row sees what
+-- the other one recorded.
+-- Called by record.
+begin
+    return exists (select from outbox.attempt a
+        where a.subscription_id = is_recorded.subscription_id and a.event_seq = is_recorded.event_seq and a.started_at = is_recorded.started_at);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.is_recorded(subscription_id bigint, event_seq bigint, started_at timestamp with time zone) IS 'Whether the result of an attempt was recorded before.';
 
 CREATE FUNCTION outbox_relay.is_unacceptable(type text, tenant_id text, payload jsonb, occurred_at timestamp with time zone, xact xid8, max_payload_bytes integer) RETURNS boolean
     LANGUAGE plpgsql STABLE
@@ -4669,7 +4735,8 @@ CREATE FUNCTION outbox_relay.maintain() RETURNS TABLE(action text, segment bigin
 -- Housekeeping, from one relay at a time about once a minute: makes segments ahead, begins a new one when
 -- the current is old or large enough, drops those past retention, prunes idempotency keys, cancels what
 -- was created for a subscription in the moment it was unsubscribed, and disables those that have failed for
--- too long. Says what it did, a row each.
+-- too long. Says what it did, a row each; as long as it made, began or dropped something, there may be more to do,
+-- each in a transaction of its own.
 --
 -- Locks are tried for a tenth of a second; what cannot be had is left for the next time, because a queued
 -- exclusive lock stops every writer behind it.
@@ -4692,6 +4759,8 @@ declare
     s         record;
     parent    text;
     is_uncut  boolean;
+    is_left   boolean;
+    made      boolean := false;
 begin
     if not pg_try_advisory_xact_lock(1869968482, 5) then
         return;
@@ -4745,6 +4814,7 @@ begin
         if not exists (select from outbox_relay.segment g where g.segment = n) then
             begin
                 perform outbox_relay.make_segment(n);
+                made := true;
                 action := 'made'; segment := n; detail := null;
                 return next;
             exception
@@ -4778,6 +4848,11 @@ begin
         return next;
     end if;
 
+    -- Making one has locked the default partitions until the end, dropping one locks the whole first, and so does
+    -- whoever reads: both in one transaction and a reader wait for each other. The caller comes again.
+    if made then
+        return;
+    end if;
     for s in select g.segment from outbox_relay.segment g where g.closed_at < now() - retention order by g.segment loop
         segment := s.segment;
         if c.floor_seq < (s.segment + 1) * width - 1 and exists (
@@ -4788,26 +4863,33 @@ begin
             action := 'postponed'; detail := 'dropping: it has deliveries outstanding';
         else
             begin
+                is_left := false;
+                is_uncut := to_regclass(format('outbox.event_s%s', s.segment)) is null;
                 foreach parent in array array['outbox.event', 'outbox_relay.finished', 'outbox.attempt'] loop
-                    if to_regclass(format('%s_s%s', parent, s.segment)) is not null then
-                        execute format('drop table %s_s%s', parent, s.segment);
-                    else
+                    if is_uncut then
                         execute format('delete from %1$s_default d where d.ctid = any (array(select i.ctid from %1$s_default i
                             where i.event_seq >= %2$s and i.event_seq < %3$s limit 50000))',
                             parent, s.segment * width, (s.segment + 1) * width);
                         get diagnostics n = row_count;
-                        if n = 50000 then
-                            raise lock_not_available using message = 'more of it lies in the default partitions';
-                        end if;
+                        is_left := is_left or n = 50000;
+                    else
+                        execute format('drop table %s_s%s', parent, s.segment);
                     end if;
                 end loop;
                 if exists (select from outbox_relay.queue q where q.event_seq >= s.segment * width and q.event_seq < (s.segment + 1) * width) then
                     raise lock_not_available using message = 'a delivery of it was replayed just now';
                 end if;
-                delete from outbox_relay.segment g where g.segment = s.segment;
-                action := 'dropped'; detail := null;
+                if is_left then
+                    action := 'postponed'; detail := 'dropping: more of it lies in the default partitions';
+                else
+                    delete from outbox_relay.segment g where g.segment = s.segment;
+                    action := 'dropped'; detail := null;
+                end if;
             exception when lock_not_available then
                 action := 'postponed'; detail := 'dropping: ' || sqlerrm;
+                return next;
+                -- What is in the way of this one is in the way of the next, for which all would stand still again.
+                return;
             end;
         end if;
         return next;
@@ -5308,6 +5390,8 @@ CREATE FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids 
 --               the endpoint said 410
 --   late        the lease was lost to another relay, a cancel or an unsubscribe: the attempt is logged,
 --               the state is not touched
+--   known       recorded by an earlier call whose answer was lost: nothing. That the epoch holds the lease does not tell,
+--               it may be the next one of the same delivery; a delivery without attempts has none to be known.
 --
 -- The arrays are parallel and hold a delivery at most once; key_ids has the ids of one attempt between commas.
 -- No statement joins two sets of the batch with each other (hash joins are off): what a later step needs is
@@ -5350,6 +5434,7 @@ begin
     ended as (
         delete from outbox_relay.queue q using result r
         where q.subscription_id = any (array[r.subscription_id]) and q.event_seq = r.event_seq and q.epoch = record.epoch
+          and (q.attempts = 0 or not outbox_relay.is_recorded(r.subscription_id, r.event_seq, r.started_at))
         returning r.*, q.created_at, q.attempts + 1 as attempts, q.cause, q.ordering_key),
     logged as (
         insert into outbox.attempt (subscription_id, event_seq, started_at, attempt, latency_ms, status_code, outcome, cause, relay,
@@ -5405,6 +5490,7 @@ begin
         ended as (
             delete from outbox_relay.queue q using decided d
             where q.subscription_id = any (array[d.subscription_id]) and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is null
+              and (q.attempts = 0 or not outbox_relay.is_recorded(d.subscription_id, d.event_seq, d.started_at))
             returning d.*, q.created_at, q.attempts + 1 as attempt, q.cause, q.ordering_key),
         retried as (
             update outbox_relay.queue q
@@ -5412,6 +5498,7 @@ begin
                 next_attempt_at = clock_timestamp() + d.wait, last_status_code = d.status_code, last_error = coalesce(d.error, d.outcome)
             from decided d
             where q.subscription_id = any (array[d.subscription_id]) and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is not null
+              and (q.attempts = 0 or not outbox_relay.is_recorded(d.subscription_id, d.event_seq, d.started_at))
             returning d.*, q.created_at, q.attempts as attempt, q.cause, q.ordering_key, q.next_attempt_at),
         all_done as materialized (
             select *, null::timestamptz as next_attempt_at from ended union all select * from retried),
@@ -5457,8 +5544,7 @@ begin
         for r in select nth from generate_series(1, cardinality(subscription_ids)) nth where nth <> all (done) loop
             subscription_id := subscription_ids[r.nth]; event_seq := event_seqs[r.nth];
             -- The relay tries again when an answer was lost: what the lost call did is not done twice.
-            continue when exists (select from outbox.attempt a
-                where a.subscription_id = subscription_ids[r.nth] and a.event_seq = event_seqs[r.nth] and a.started_at = started_ats[r.nth]);
+            continue when outbox_relay.is_recorded(subscription_ids[r.nth], event_seqs[r.nth], started_ats[r.nth]);
             -- The row, wherever it is now, hands out the number, so that two late results cannot take the same.
             update outbox_relay.queue q set attempts = q.attempts + 1
             where q.subscription_id = subscription_ids[r.nth] and q.event_seq = event_seqs[r.nth]
@@ -5983,20 +6069,27 @@ $$;
 COMMENT ON FUNCTION outbox_relay.take_out(versions bigint[], event_seq bigint) IS 'Disables subscriptions whose filters did not end in time.';
 
 CREATE FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- Publishes an operational event for a tenant, and for the setting operator_tenant: an event like any other,
 -- in the transaction of what it tells. Only if somebody has subscribed to it, so that a dead endpoint does
--- not fill the log with news that nobody reads.
+-- not fill the log with news that nobody reads. Nor is anything inserted then: an insert of no row rings the
+-- doorbell, too, and a call that notifies queues up behind all committers that do.
 -- Called by dead_lettered, disable and add_health.
-insert into outbox.event (tenant_id, type, payload)
-select t.tenant_id, tell.type, tell.payload
-from (select tell.tenant_id union select s.value from outbox.setting s where s.name = 'operator_tenant' and s.value <> '') t
-where exists (
-    select from outbox_relay.route r
-    where r.tenant_id = t.tenant_id
-      and r.pattern in (tell.type, 'outbox.' || split_part(tell.type, '.', 2) || '.*', 'outbox.*'))
+declare
+    tenants constant text[] := array(
+        select t.tenant_id
+        from (select tell.tenant_id union select s.value from outbox.setting s where s.name = 'operator_tenant' and s.value <> '') t
+        where exists (
+            select from outbox_relay.route r
+            where r.tenant_id = t.tenant_id
+              and r.pattern in (tell.type, 'outbox.' || split_part(tell.type, '.', 2) || '.*', 'outbox.*')));
+begin
+    if tenants <> '{}' then
+        insert into outbox.event (tenant_id, type, payload) select t, tell.type, tell.payload from unnest(tenants) t;
+    end if;
+end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) IS 'Publishes an operational event, if anybody has subscribed to it.';
@@ -7758,6 +7851,8 @@ GRANT ALL ON FUNCTION outbox_relay.gauges() TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.give_up(subscription_id bigint, event_seq bigint, reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.give_up_old(subscription_id bigint, event_seq bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.guard_event() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.hand_back(epoch integer, subscription_ids bigint[], event_seqs bigint[]) FROM PUBLIC;
@@ -7767,6 +7862,8 @@ REVOKE ALL ON FUNCTION outbox_relay.has_tokens() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.has_tokens() TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.header_refusal(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.is_recorded(subscription_id bigint, event_seq bigint, started_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.is_unacceptable(type text, tenant_id text, payload jsonb, occurred_at timestamp with time zone, xact xid8, max_payload_bytes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.is_unacceptable(type text, tenant_id text, payload jsonb, occurred_at timestamp with time zone, xact xid8, max_payload_bytes integer) TO outbox_producer;

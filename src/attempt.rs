@@ -1,5 +1,6 @@
 //! One attempt of one delivery: body, headers, signature, request, result. No database.
 
+use crate::crash_point::{Point, reached};
 use crate::db::{Event, Finished, Lease};
 use crate::endpoint::{Endpoint, Known};
 use crate::outcome::{Attempted, Outcome, headers_json, headers_json_without};
@@ -45,7 +46,9 @@ async fn attempt(
     };
     match prepared {
         Ok((outgoing, request_headers, key_ids)) => {
+            reached(Point::AttemptBegun);
             let attempted = sender.send(outgoing).await;
+            reached(Point::AttemptAnswered);
             finished(lease, attempted, Some(request_headers), Some(key_ids))
         }
         Err(reason) => finished(lease, not_sent(reason, started_at), None, None),

@@ -1,5 +1,6 @@
 //! Getting work: one expand or one claim, and the endpoints its leases are for.
 
+use crate::crash_point::{Point, reached};
 use crate::db::{Claimed, Db, DbError, Expand, Expanded, Lease, Room};
 use crate::endpoint::{Endpoints, Known};
 use std::sync::Arc;
@@ -34,8 +35,11 @@ pub enum Leased {
 pub async fn expand(db: Db, endpoints: Arc<Endpoints>, epoch: i32, room: Room, call: Expand) -> Leased {
     match db.expand(epoch, &room, &call).await {
         Ok(Some(mut found)) => {
+            reached(Point::ExpandAnswered);
             let leases = std::mem::take(&mut found.leases);
-            Leased::Expanded(equip(&db, &endpoints, leases).await, found)
+            let work = equip(&db, &endpoints, leases).await;
+            reached(Point::ExpandResolved);
+            Leased::Expanded(work, found)
         }
         Ok(None) => Leased::Refused,
         Err(e) => Leased::ExpandFailed(e),
@@ -46,8 +50,11 @@ pub async fn expand(db: Db, endpoints: Arc<Endpoints>, epoch: i32, room: Room, c
 pub async fn claim(db: Db, endpoints: Arc<Endpoints>, epoch: i32, room: Room) -> Leased {
     match db.claim(epoch, &room).await {
         Ok(Some(mut found)) => {
+            reached(Point::ClaimAnswered);
             let leases = std::mem::take(&mut found.leases);
-            Leased::Claimed(equip(&db, &endpoints, leases).await, found)
+            let work = equip(&db, &endpoints, leases).await;
+            reached(Point::ClaimResolved);
+            Leased::Claimed(work, found)
         }
         Ok(None) => Leased::Refused,
         Err(e) => Leased::ClaimFailed(e),

@@ -10,13 +10,14 @@
 //! 6. [`egress`] judges the address, [`send`] makes one attempt, [`outcome`] names what came of it.
 //!
 //! Around them: [`admin`] (the operator's seat: HTTP API, console, metrics), [`metrics`], [`config`], [`secrets`] (sealed, or by reference), [`reconcile`] (the subscriptions that the configuration manages), [`telemetry`], [`throwaway`] (a private PostgreSQL for the demo, the
-//! benchmark and the tests) and [`cli`].
+//! benchmark and the tests), [`crash_point`] (where tests kill the daemon) and [`cli`].
 
 pub mod admin;
 pub mod attempt;
 pub mod cli;
 pub mod config;
 pub mod connect;
+pub mod crash_point;
 pub mod db;
 pub mod egress;
 pub mod endpoint;

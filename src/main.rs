@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use outboxd::cli::{self, Exit};
 use outboxd::config::{Config, LogFormat, Overrides};
+use outboxd::crash_point;
 use outboxd::telemetry;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,10 @@ fn main() -> ExitCode {
     // Secrets are in memory: a crash must not write them to a disk. It cannot fail: less is always allowed.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, NO_CORE);
     let arguments = Arguments::parse();
+    if let Err(e) = crash_point::arm() {
+        eprintln!("outboxd: {e}");
+        return Exit::BadConfiguration.into();
+    }
     let overrides = Overrides { log_format: arguments.log_format, verbosity: arguments.verbose };
     let load = || Config::load(arguments.config.as_deref(), &overrides);
 

@@ -19,6 +19,7 @@ mod session;
 mod slow;
 
 use crate::config::ConnectSettings;
+use crate::crash_point::{Point, reached};
 use crate::db::{Db, HealthDelta};
 use crate::endpoint::Endpoints;
 use crate::lease::Leased;
@@ -299,6 +300,7 @@ impl Relay {
                 Happened::Housekept(housekept) => self.on_housekept(housekept).await,
                 Happened::Stop => {
                     info!(in_flight = self.attempts.len(), "stopping: waiting for attempts under way");
+                    reached(Point::StopTold);
                     self.drain_until = Some(Instant::now() + self.settings.drain_deadline);
                     self.give_up_waiting(Instant::now());
                     self.hand_back_now();
@@ -470,6 +472,7 @@ impl Relay {
             for direct in std::mem::take(&mut self.retired) {
                 let _ = self.db.fence(direct.epoch).await;
             }
+            reached(Point::Drained);
             self.db.fence(self.epoch).await
         };
         match timeout(grace, rest).await {

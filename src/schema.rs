@@ -4,6 +4,7 @@
 //! the list of those applied in `outbox_relay.migration`. A function file is applied whole whenever
 //! its hash differs from the one in `outbox_relay.applied_file`. See `sql/README.md`.
 
+use crate::crash_point::{Point, reached};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use tokio_postgres::{Client, error::SqlState};
@@ -22,7 +23,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 189] = files![
+const FILES: [(&str, &str); 191] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/is_unacceptable.sql",
@@ -45,8 +46,10 @@ const FILES: [(&str, &str); 189] = files![
     "functions/30_deliver/load_subscriptions.sql",
     "functions/30_deliver/claim.sql",
     "functions/30_deliver/hand_back.sql",
+    "functions/30_deliver/is_recorded.sql",
     "functions/30_deliver/record.sql",
     "functions/30_deliver/give_up.sql",
+    "functions/30_deliver/give_up_old.sql",
     "functions/30_deliver/dead_lettered.sql",
     "functions/32_order/queue_key.sql",
     "functions/32_order/first_of_key.sql",
@@ -307,13 +310,7 @@ async fn migrate_locked(client: &mut Client) -> Result<Report, SchemaError> {
     if state.version.is_none() {
         client.batch_execute("create schema if not exists outbox; create schema if not exists outbox_relay").await?;
     }
-    let mut runner = embedded::migrations::runner();
-    runner.set_migration_table_name(MIGRATION_TABLE);
-    let applied = runner.run_async(client).await?;
-    let mut report = Report {
-        migrations: applied.applied_migrations().iter().map(ToString::to_string).collect(),
-        ..Report::default()
-    };
+    let mut report = Report { migrations: apply_migrations(client, known_version()).await?, ..Report::default() };
 
     let transaction = client.transaction().await?;
     for (path, sql) in FILES {
@@ -344,6 +341,7 @@ async fn migrate_locked(client: &mut Client) -> Result<Report, SchemaError> {
             )
             .await?;
         report.files.push(path);
+        reached(Point::FileApplied);
     }
     // A function made anew is everybody's until it is revoked, and nobody's until it is granted.
     for path in ["revokes.sql", "grants.sql"] {
@@ -353,8 +351,24 @@ async fn migrate_locked(client: &mut Client) -> Result<Report, SchemaError> {
             transaction.batch_execute(sql).await.map_err(|source| SchemaError::Apply { path, source })?;
         }
     }
+    reached(Point::FilesApplied);
     transaction.commit().await?;
     Ok(report)
+}
+
+/// Applies the migrations up to that version, each in a transaction of its own, and names them.
+async fn apply_migrations(client: &mut Client, last: i32) -> Result<Vec<String>, SchemaError> {
+    let mut names = Vec::new();
+    for version in 1..=last {
+        let mut runner = embedded::migrations::runner().set_target(refinery::Target::Version(version));
+        runner.set_migration_table_name(MIGRATION_TABLE);
+        let applied = runner.run_async(client).await?;
+        for migration in applied.applied_migrations() {
+            names.push(migration.to_string());
+            reached(Point::MigrationApplied);
+        }
+    }
+    Ok(names)
 }
 
 /// Whether the schema is the one this program was built with.

@@ -24,6 +24,7 @@ pub use watch::{
     troubled,
 };
 
+use crate::crash_point::unread;
 use crate::metrics::Metrics;
 use crate::reconcile::Change;
 use crate::schema::describe;
@@ -359,7 +360,7 @@ impl Db {
 
     async fn query(&self, call: &str, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
         let began = Instant::now();
-        let result = self.try_query(sql, params).await;
+        let result = self.try_query(call, sql, params).await;
         self.metrics.called(call, Self::how(&result), began.elapsed());
         result
     }
@@ -372,9 +373,9 @@ impl Db {
         }
     }
 
-    async fn try_query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
+    async fn try_query(&self, call: &str, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
         let client = self.pool.get().await?;
-        match tokio::time::timeout(self.timeout, client.query_typed(sql, params)).await {
+        match tokio::time::timeout(self.timeout, unread(call, client.query_typed(sql, params))).await {
             Ok(result) => Ok(result?),
             Err(_) => {
                 // The statement may still run: ask the server to stop it, and never reuse the connection.

@@ -1,6 +1,7 @@
 //! Calls that are cut short: expand under a patience of its own, and the search for the filter that made it slow.
 
 use super::{Db, DbError, Params, Trial, Tried};
+use crate::crash_point::unread;
 use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -72,15 +73,21 @@ impl Db {
             return self.query(call, sql, params).await;
         }
         let began = Instant::now();
-        let result = self.try_with_patience(patience, sql, params).await;
+        let result = self.try_with_patience(call, patience, sql, params).await;
         self.metrics.called(call, Self::how(&result), began.elapsed());
         result
     }
 
-    async fn try_with_patience(&self, patience: Duration, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, DbError> {
+    async fn try_with_patience(
+        &self,
+        call: &str,
+        patience: Duration,
+        sql: &str,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>, DbError> {
         let client = self.pool.get().await?;
         let token = client.cancel_token();
-        let mut query = Box::pin(client.query_typed(sql, params));
+        let mut query = Box::pin(unread(call, client.query_typed(sql, params)));
         if let Ok(result) = tokio::time::timeout(patience, &mut query).await {
             return Ok(result?);
         }

@@ -2,6 +2,7 @@
 
 use super::{Relay, TICK};
 use crate::attempt;
+use crate::crash_point::{Point, reached};
 use crate::lease::Work;
 use crate::record::{self, Attempt, Held};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ impl Relay {
         for (lease, known) in work {
             let held = Held::new(&lease, &self.held);
             self.ready.push(Arc::new(Attempt { lease, known, epoch, held }), now);
+            reached(Point::LeaseTaken);
         }
     }
 
@@ -98,6 +100,7 @@ impl Relay {
             }
             self.results.push((attempt, finished));
         }
+        reached(Point::ResultNoted);
         self.expand_for_room();
     }
 
@@ -131,6 +134,7 @@ impl Relay {
     }
 
     pub(super) fn on_recorded(&mut self, done: record::Done) {
+        reached(Point::RecordAnswered);
         let (next_due, recorded) = (done.next_due, self.recording_count - done.held_up.len());
         self.held_up.extend(done.held_up);
         self.metrics.recorded(done.states);
@@ -142,5 +146,6 @@ impl Relay {
         if std::mem::take(&mut self.due_left) {
             self.due_at = Some(Instant::now());
         }
+        reached(Point::RecordSettled);
     }
 }

@@ -3,6 +3,7 @@
 
 use super::attempts::Unwanted;
 use super::{Relay, TICK};
+use crate::crash_point::{Point, reached};
 use crate::db::{Db, DbError, HealthDelta, Tick};
 use crate::metrics::Sample;
 use crate::record;
@@ -106,6 +107,7 @@ async fn housekeep(
     secrets: Arc<Secrets>,
 ) -> Housekept {
     let tick = db.tick(epoch).await;
+    reached(Point::TickAnswered);
     let mut unwritten = deltas;
     if !unwritten.is_empty() {
         match db.add_health(&unwritten).await {
@@ -144,7 +146,9 @@ async fn hand_back(db: &Db, mut unwanted: Vec<Unwanted>) -> (Vec<Unwanted>, Vec<
     unwanted.sort_unstable();
     for same in unwanted.chunk_by(|a, b| a.0 == b.0) {
         let (epoch, leases) = (same[0].0, same.iter().map(|(_, lease)| *lease).collect::<Vec<_>>());
-        match db.hand_back(epoch, &leases).await {
+        let handed_back = db.hand_back(epoch, &leases).await;
+        reached(Point::HandBackAnswered);
+        match handed_back {
             Ok(locked) => left.extend(locked.into_iter().map(|lease| (epoch, lease))),
             // Once only: see the function in SQL. The end of the epoch hands back what this did not.
             Err(error) if error.leaves_doubt() => doubt.push((epoch, error)),

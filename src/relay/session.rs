@@ -1,6 +1,7 @@
 //! The relay and its direct connection: opening and losing it, epochs that are doubted, and the door.
 
 use super::{BUSY, DOOR_BACKOFF, Relay};
+use crate::crash_point::{Point, reached};
 use crate::db::DbError;
 use crate::wake::{Direct, Identity};
 use std::time::Duration;
@@ -46,6 +47,7 @@ impl Relay {
         } else {
             info!(epoch = direct.epoch, relay = %self.settings.name, environment = %self.settings.environment, "registered");
         }
+        reached(Point::Registered);
         self.epoch = direct.epoch;
         self.direct = Some(direct);
         self.note_turn();
@@ -117,6 +119,7 @@ impl Relay {
         let Some(direct) = self.direct.as_mut() else { return };
         match in_time(direct.try_door()).await {
             Some(true) => {
+                reached(Point::DoorTaken);
                 self.door_backoff = DOOR_BACKOFF.0;
                 self.log_wanted = true;
                 self.lease_at = now;

@@ -2,6 +2,7 @@
 
 use super::{Form, Keyring, SealError, Stored};
 use crate::config::Secret;
+use crate::crash_point::{Point, reached};
 use crate::db::{self, DbError, FoundSecret};
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
@@ -47,7 +48,9 @@ pub async fn seal_found(client: &Client, keyring: &Keyring) -> Result<u64, Seali
         let found = db::unsealed(client, BATCH).await?;
         let mut here = 0;
         for secret in &found {
+            reached(Point::SealFound);
             here += u64::from(seal_one(client, keyring, secret).await?);
+            reached(Point::SealCommitted);
         }
         sealed += here;
         // None of a full batch: all of them are being sealed by somebody else, or held by an open transaction.

@@ -383,6 +383,39 @@ async fn a_result_recorded_again_because_the_answer_was_lost_is_one_attempt() {
     assert_eq!(app.one::<i32>("select attempts from outbox.delivery where state = 'succeeded'").await, 1);
 }
 
+/// The model's counterexample: the answer of a record is lost, the delivery is due again before the relay tries again, and
+/// the same relay leases it, under the same epoch.
+#[tokio::test]
+async fn a_result_recorded_again_is_not_taken_for_that_of_the_next_lease() {
+    let (_db, app, relay, subscription) = queued("", 1).await;
+    let record = |attempt: i32, outcome: &str, status_code: i32| {
+        format!(
+            "select count(*) from outbox_relay.record({}, 'relay-1', array[{subscription}], array[1],
+                array[timestamptz '2026-01-01' + {attempt} * interval '1 minute'], array[5], array['{outcome}'],
+                array[{status_code}::smallint], array[null::text], array[null::text], array[null::text],
+                array[null::text], array['k'], array[null::int], array['schedule'], true)",
+            relay.epoch
+        )
+    };
+    let standing = "select format('%s %s', state, attempts) from outbox.delivery";
+    relay.claim(&Claim::default()).await;
+    assert_eq!(app.one::<i64>(&record(1, "rejected", 500)).await, 1);
+    make_due(&app).await;
+    assert_eq!(relay.claim(&Claim::default()).await.leases, [(subscription, 1)]);
+
+    assert_eq!(app.one::<i64>(&record(1, "rejected", 500)).await, 0, "nothing to tell of what is known");
+    assert_eq!(app.one::<String>(standing).await, "leased 1");
+    assert_eq!(app.one::<i64>(&record(2, "delivered", 200)).await, 0);
+    assert_eq!(app.one::<String>(standing).await, "succeeded 2");
+
+    // A success is repeated as well: here after a replay.
+    app.run(&format!("select outbox.replay({subscription}, 1)")).await;
+    relay.claim(&Claim::default()).await;
+    assert_eq!(app.one::<i64>(&record(2, "delivered", 200)).await, 0);
+    assert_eq!(app.one::<String>(standing).await, "leased 2");
+    assert_eq!(app.one::<i64>("select count(*) from outbox.attempt").await, 2);
+}
+
 #[tokio::test]
 async fn the_same_result_twice_counts_once() {
     let (_db, app, relay, subscription) = queued("", 1).await;

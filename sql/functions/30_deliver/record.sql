@@ -21,6 +21,8 @@ as $$
 --               the endpoint said 410
 --   late        the lease was lost to another relay, a cancel or an unsubscribe: the attempt is logged,
 --               the state is not touched
+--   known       recorded by an earlier call whose answer was lost: nothing. That the epoch holds the lease does not tell,
+--               it may be the next one of the same delivery; a delivery without attempts has none to be known.
 --
 -- The arrays are parallel and hold a delivery at most once; key_ids has the ids of one attempt between commas.
 -- No statement joins two sets of the batch with each other (hash joins are off): what a later step needs is
@@ -63,6 +65,7 @@ begin
     ended as (
         delete from outbox_relay.queue q using result r
         where q.subscription_id = any (array[r.subscription_id]) and q.event_seq = r.event_seq and q.epoch = record.epoch
+          and (q.attempts = 0 or not outbox_relay.is_recorded(r.subscription_id, r.event_seq, r.started_at))
         returning r.*, q.created_at, q.attempts + 1 as attempts, q.cause, q.ordering_key),
     logged as (
         insert into outbox.attempt (subscription_id, event_seq, started_at, attempt, latency_ms, status_code, outcome, cause, relay,
@@ -118,6 +121,7 @@ begin
         ended as (
             delete from outbox_relay.queue q using decided d
             where q.subscription_id = any (array[d.subscription_id]) and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is null
+              and (q.attempts = 0 or not outbox_relay.is_recorded(d.subscription_id, d.event_seq, d.started_at))
             returning d.*, q.created_at, q.attempts + 1 as attempt, q.cause, q.ordering_key),
         retried as (
             update outbox_relay.queue q
@@ -125,6 +129,7 @@ begin
                 next_attempt_at = clock_timestamp() + d.wait, last_status_code = d.status_code, last_error = coalesce(d.error, d.outcome)
             from decided d
             where q.subscription_id = any (array[d.subscription_id]) and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is not null
+              and (q.attempts = 0 or not outbox_relay.is_recorded(d.subscription_id, d.event_seq, d.started_at))
             returning d.*, q.created_at, q.attempts as attempt, q.cause, q.ordering_key, q.next_attempt_at),
         all_done as materialized (
             select *, null::timestamptz as next_attempt_at from ended union all select * from retried),
@@ -170,8 +175,7 @@ begin
         for r in select nth from generate_series(1, cardinality(subscription_ids)) nth where nth <> all (done) loop
             subscription_id := subscription_ids[r.nth]; event_seq := event_seqs[r.nth];
             -- The relay tries again when an answer was lost: what the lost call did is not done twice.
-            continue when exists (select from outbox.attempt a
-                where a.subscription_id = subscription_ids[r.nth] and a.event_seq = event_seqs[r.nth] and a.started_at = started_ats[r.nth]);
+            continue when outbox_relay.is_recorded(subscription_ids[r.nth], event_seqs[r.nth], started_ats[r.nth]);
             -- The row, wherever it is now, hands out the number, so that two late results cannot take the same.
             update outbox_relay.queue q set attempts = q.attempts + 1
             where q.subscription_id = subscription_ids[r.nth] and q.event_seq = event_seqs[r.nth]

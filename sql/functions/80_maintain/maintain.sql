@@ -5,7 +5,8 @@ as $$
 -- Housekeeping, from one relay at a time about once a minute: makes segments ahead, begins a new one when
 -- the current is old or large enough, drops those past retention, prunes idempotency keys, cancels what
 -- was created for a subscription in the moment it was unsubscribed, and disables those that have failed for
--- too long. Says what it did, a row each.
+-- too long. Says what it did, a row each; as long as it made, began or dropped something, there may be more to do,
+-- each in a transaction of its own.
 --
 -- Locks are tried for a tenth of a second; what cannot be had is left for the next time, because a queued
 -- exclusive lock stops every writer behind it.
@@ -28,6 +29,8 @@ declare
     s         record;
     parent    text;
     is_uncut  boolean;
+    is_left   boolean;
+    made      boolean := false;
 begin
     if not pg_try_advisory_xact_lock(1869968482, 5) then
         return;
@@ -81,6 +84,7 @@ begin
         if not exists (select from outbox_relay.segment g where g.segment = n) then
             begin
                 perform outbox_relay.make_segment(n);
+                made := true;
                 action := 'made'; segment := n; detail := null;
                 return next;
             exception
@@ -114,6 +118,11 @@ begin
         return next;
     end if;
 
+    -- Making one has locked the default partitions until the end, dropping one locks the whole first, and so does
+    -- whoever reads: both in one transaction and a reader wait for each other. The caller comes again.
+    if made then
+        return;
+    end if;
     for s in select g.segment from outbox_relay.segment g where g.closed_at < now() - retention order by g.segment loop
         segment := s.segment;
         if c.floor_seq < (s.segment + 1) * width - 1 and exists (
@@ -124,26 +133,33 @@ begin
             action := 'postponed'; detail := 'dropping: it has deliveries outstanding';
         else
             begin
+                is_left := false;
+                is_uncut := to_regclass(format('outbox.event_s%s', s.segment)) is null;
                 foreach parent in array array['outbox.event', 'outbox_relay.finished', 'outbox.attempt'] loop
-                    if to_regclass(format('%s_s%s', parent, s.segment)) is not null then
-                        execute format('drop table %s_s%s', parent, s.segment);
-                    else
+                    if is_uncut then
                         execute format('delete from %1$s_default d where d.ctid = any (array(select i.ctid from %1$s_default i
                             where i.event_seq >= %2$s and i.event_seq < %3$s limit 50000))',
                             parent, s.segment * width, (s.segment + 1) * width);
                         get diagnostics n = row_count;
-                        if n = 50000 then
-                            raise lock_not_available using message = 'more of it lies in the default partitions';
-                        end if;
+                        is_left := is_left or n = 50000;
+                    else
+                        execute format('drop table %s_s%s', parent, s.segment);
                     end if;
                 end loop;
                 if exists (select from outbox_relay.queue q where q.event_seq >= s.segment * width and q.event_seq < (s.segment + 1) * width) then
                     raise lock_not_available using message = 'a delivery of it was replayed just now';
                 end if;
-                delete from outbox_relay.segment g where g.segment = s.segment;
-                action := 'dropped'; detail := null;
+                if is_left then
+                    action := 'postponed'; detail := 'dropping: more of it lies in the default partitions';
+                else
+                    delete from outbox_relay.segment g where g.segment = s.segment;
+                    action := 'dropped'; detail := null;
+                end if;
             exception when lock_not_available then
                 action := 'postponed'; detail := 'dropping: ' || sqlerrm;
+                return next;
+                -- What is in the way of this one is in the way of the next, for which all would stand still again.
+                return;
             end;
         end if;
         return next;

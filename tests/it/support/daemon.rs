@@ -140,6 +140,23 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Waits until it stands still (SIGSTOP).
+    pub(crate) async fn stopped(&mut self) {
+        let began = Instant::now();
+        let path = format!("/proc/{}/stat", self.child.id());
+        // The state follows the name, which stands in parentheses.
+        let state = || std::fs::read_to_string(&path).ok()?.rsplit(") ").next()?.chars().next();
+        while state() != Some('T') {
+            assert!(began.elapsed() < PATIENCE, "it is not stopped:\n{}", self.log());
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// SIGCONT: it goes on where it was stopped.
+    pub(crate) fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
     /// SIGTERM: it is asked to stop.
     pub(crate) fn terminate(&self) {
         self.signal("-TERM");

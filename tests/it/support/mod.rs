@@ -4,13 +4,16 @@
 //! `pg_blocking_pids` until it does ([`Session::wait_until_blocked`]); no test sleeps and hopes.
 
 mod cable;
+pub(crate) mod calls;
 mod daemon;
 pub(crate) mod dns;
+mod dump;
 pub(crate) mod hostile;
 mod pooler;
 mod programs;
 mod relay;
 mod scenario;
+mod scenarios;
 mod seat;
 pub(crate) mod sheet;
 mod sink;
@@ -18,10 +21,12 @@ mod tls;
 
 pub(crate) use cable::Cable;
 pub(crate) use daemon::{Daemon, Outboxd};
+pub(crate) use dump::{dump, dump_data, first_difference};
 pub(crate) use pooler::{POOL_SIZE, Pooler};
-pub(crate) use programs::{append_line, client_program, left_out, major};
+pub(crate) use programs::{client_program, left_out, major};
 pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
 pub(crate) use scenario::{Scenario, Writer};
+pub(crate) use scenarios::{at_once, note_scenario};
 pub(crate) use seat::Seat;
 pub(crate) use sink::{Endpoint, Sink, raw_answer, raw_sink};
 pub(crate) use tls::{Authority, acceptor, tls_receiver};

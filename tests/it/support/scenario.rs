@@ -1,9 +1,8 @@
 //! Something runs out or breaks while events are written, and comes back: what was committed meanwhile, and what of it
 //! arrived.
 
-use super::{Session, Sink, append_line};
+use super::{Session, Sink, note_scenario};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -100,15 +99,11 @@ impl Scenario {
         let refused: i64 = session.one("select count(*) from outbox.attempt where outcome = 'rejected'").await;
         let twice = (arrived.len() - once.len()).saturating_sub(usize::try_from(refused).expect("a count"));
         let fault = self.fault;
-        let line = format!(
+        note_scenario(&format!(
             "fault {fault}: recovered in {took_ms} ms, {} events, {} lost, {twice} sent twice",
             committed.len(),
             lost.len()
-        );
-        println!("{line}");
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/faults");
-        std::fs::create_dir_all(&dir).expect("target/faults");
-        append_line(&dir.join("scenarios.txt"), &line);
+        ));
         assert!(lost.is_empty(), "{fault}: committed and not delivered: {lost:?}");
         session.assert_accounted().await;
         twice
