@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit counts counts-accept test-pg-upgrade lint schema released bench bench-peers bench-hostile faults soak setup
+.PHONY: help demo test test-otlp test-web test-all-postgres pictures interop retries fuzz audit counts counts-accept test-pg-upgrade lint schema released bench bench-peers bench-hostile faults soak setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
@@ -32,8 +32,14 @@ demo: setup
 	@cargo build --quiet
 	@target/debug/outboxd demo $(ARGS)
 
+# Fetches the newest PostgreSQL beside the installed one, if it can be had: a test runs on both.
 test: setup
+	@bash tests/postgres/setup.sh 18 client || echo "not tested on PostgreSQL 18"
 	cargo test --no-fail-fast $(ARGS)
+
+# Everything on each PostgreSQL of tests/postgres/versions.tsv, or on those of VERSIONS; ARGS go to the tests.
+test-all-postgres: setup
+	@VERSIONS="$(VERSIONS)" bash tests/postgres/run.sh $(ARGS)
 
 # The export of spans, which is behind a feature.
 test-otlp: setup
