@@ -1527,7 +1527,8 @@ CREATE TABLE outbox_relay.relay (
     environment text NOT NULL,
     hold text,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
-    fenced_at timestamp with time zone
+    fenced_at timestamp with time zone,
+    timeline integer
 );
 
 COMMENT ON TABLE outbox_relay.relay IS 'One life of one relay. Alive as long as its session holds the advisory lock of its epoch.';
@@ -1535,6 +1536,8 @@ COMMENT ON TABLE outbox_relay.relay IS 'One life of one relay. Alive as long as 
 COMMENT ON COLUMN outbox_relay.relay.hold IS 'Why this relay sends nothing, if it does not.';
 
 COMMENT ON COLUMN outbox_relay.relay.fenced_at IS 'When it ended or was found dead; its leases were handed back in the same transaction.';
+
+COMMENT ON COLUMN outbox_relay.relay.timeline IS 'The timeline it registered on. On a later one, after a failover, its results still count and it leases nothing more; null before this was recorded.';
 
 CREATE VIEW outbox.delivery WITH (security_invoker='true') AS
  SELECT d.subscription_id,
@@ -3447,7 +3450,8 @@ begin
         perform set_config('synchronous_commit', 'off', true);
     end if;
     perform pg_advisory_xact_lock_shared(1869968482, 4);
-    if not exists (select from outbox_relay.relay r where r.epoch = claim.epoch and r.fenced_at is null and r.hold is null)
+    if not exists (select from outbox_relay.relay r where r.epoch = claim.epoch and r.fenced_at is null and r.hold is null
+            and coalesce(r.timeline = outbox_relay.timeline(), true))
         or exists (select from outbox_relay.hold) then
         return;
     end if;
@@ -4027,7 +4031,8 @@ begin
     end if;
     perform pg_advisory_xact_lock(1869968482, 3);
     perform pg_advisory_xact_lock_shared(1869968482, 4);
-    if not exists (select from outbox_relay.relay r where r.epoch = expand.epoch and r.fenced_at is null and r.hold is null)
+    if not exists (select from outbox_relay.relay r where r.epoch = expand.epoch and r.fenced_at is null and r.hold is null
+            and coalesce(r.timeline = outbox_relay.timeline(), true))
         or exists (select from outbox_relay.hold) then
         return;
     end if;
@@ -5371,7 +5376,7 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) IS 'Brings managed subscriptions into step with the configuration, and says what it did.';
 
-CREATE FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) RETURNS TABLE(subscription_id bigint, event_seq bigint, attempt integer, state text, next_attempt_at timestamp with time zone)
+CREATE FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean, event_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(subscription_id bigint, event_seq bigint, attempt integer, state text, next_attempt_at timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -5389,7 +5394,9 @@ CREATE FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids 
 --               when the schedule is exhausted or would lead beyond its max_age, when it was a test, or when
 --               the endpoint said 410
 --   late        the lease was lost to another relay, a cancel or an unsubscribe: the attempt is logged,
---               the state is not touched
+--               the state is not touched. (After a failover that lost the event its position may be another
+--               event's, which event_ids tell: then nothing is logged. No lease of this epoch can be that
+--               other event's, because expand and claim give none to an epoch of an earlier timeline.)
 --   known       recorded by an earlier call whose answer was lost: nothing. That the epoch holds the lease does not tell,
 --               it may be the next one of the same delivery; a delivery without attempts has none to be known.
 --
@@ -5545,6 +5552,8 @@ begin
             subscription_id := subscription_ids[r.nth]; event_seq := event_seqs[r.nth];
             -- The relay tries again when an answer was lost: what the lost call did is not done twice.
             continue when outbox_relay.is_recorded(subscription_ids[r.nth], event_seqs[r.nth], started_ats[r.nth]);
+            continue when event_ids[r.nth] is not null and not exists (select from outbox.event e
+                where e.event_seq = event_seqs[r.nth] and e.event_id = event_ids[r.nth]);
             -- The row, wherever it is now, hands out the number, so that two late results cannot take the same.
             update outbox_relay.queue q set attempts = q.attempts + 1
             where q.subscription_id = subscription_ids[r.nth] and q.event_seq = event_seqs[r.nth]
@@ -5567,7 +5576,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) IS 'Records the results of attempts: appended to the log, and the delivery''s state while the lease holds.';
+COMMENT ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean, event_ids uuid[]) IS 'Records the results of attempts: appended to the log, and the delivery''s state while the lease holds.';
 
 CREATE FUNCTION outbox_relay.refuse_bound() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5680,15 +5689,20 @@ CREATE FUNCTION outbox_relay.register(name text, version text, environment text)
     AS $$
 -- Begins a life of a relay and returns its epoch. The calling session then holds the advisory lock of
 -- that epoch: as long as it does, the relay is alive. Nobody can see the row before it is locked.
--- The first relay of a new database claims it for its environment.
+-- The first relay of a new database claims it for its environment. The first on a new timeline leaves a gap: the old
+-- primary may have given out epochs that never reached this server, and whoever has one must not be taken for another.
 -- Called by the relay on its one direct connection.
 declare
     new_epoch integer;
+    here      constant integer := outbox_relay.timeline();
 begin
     update outbox.setting s set value = register.environment, updated_at = now()
     where s.name = 'environment' and s.value is null;
-    insert into outbox_relay.relay (name, version, environment)
-    values (register.name, register.version, register.environment)
+    if (select max(r.timeline) from outbox_relay.relay r) < here then
+        perform setval('outbox_relay.relay_epoch_seq', nextval('outbox_relay.relay_epoch_seq') + 1000);
+    end if;
+    insert into outbox_relay.relay (name, version, environment, timeline)
+    values (register.name, register.version, register.environment, here)
     returning epoch into new_epoch;
     perform pg_advisory_lock(1869968483, new_epoch);
     perform outbox_relay.judge_environment(new_epoch);
@@ -6099,11 +6113,12 @@ CREATE FUNCTION outbox_relay.tick(epoch integer) RETURNS TABLE(fenced boolean, h
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     AS $$
--- Once a second from every relay: fences the dead, and tells the relay how things stand.
+-- Once a second from every relay: fences the dead, and tells the relay how things stand. One that registered on an
+-- earlier timeline counts as fenced: expand and claim give it nothing any more.
 begin
     handed_back := outbox_relay.fence_dead(but => tick.epoch);
     return query
-    select coalesce((select r.fenced_at is not null from outbox_relay.relay r where r.epoch = tick.epoch), true),
+    select coalesce((select r.fenced_at is not null or r.timeline <> outbox_relay.timeline() from outbox_relay.relay r where r.epoch = tick.epoch), true),
            coalesce((select h.reason from outbox_relay.hold h order by h.hold_id limit 1), outbox_relay.judge_environment(tick.epoch)),
            tick.handed_back,
            (select s.value::integer from outbox.setting s where s.name = 'response_excerpt_bytes'),
@@ -6114,6 +6129,12 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.tick(epoch integer) IS 'Fences dead relays, and tells the calling one how things stand.';
+
+CREATE FUNCTION outbox_relay.timeline() RETURNS integer
+    LANGUAGE sql
+    RETURN ((('x'::text || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)))::bit(32))::integer;
+
+COMMENT ON FUNCTION outbox_relay.timeline() IS 'The timeline this server writes.';
 
 CREATE FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) RETURNS TABLE(suspect bigint, is_sure boolean, events_before integer, reached_seq bigint, reached_id bigint, versions bigint[], ms real[], done boolean)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7921,8 +7942,8 @@ REVOKE ALL ON FUNCTION outbox_relay.queue_key(ordering_key text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.reconcile(environment text, wanted jsonb, dry_run boolean) TO outbox_relay;
 
-REVOKE ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean) TO outbox_relay;
+REVOKE ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean, event_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamp with time zone[], latencies_ms integer[], outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[], request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean, event_ids uuid[]) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.refuse_bound() FROM PUBLIC;
 
@@ -7978,6 +7999,8 @@ REVOKE ALL ON FUNCTION outbox_relay.tell(tenant_id text, type text, payload json
 
 REVOKE ALL ON FUNCTION outbox_relay.tick(epoch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.tick(epoch integer) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.timeline() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) TO outbox_relay;

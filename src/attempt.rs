@@ -125,6 +125,7 @@ fn finished(lease: &Lease, attempted: Attempted, request_headers: Option<String>
     Finished {
         subscription_id: lease.subscription_id,
         event_seq: lease.event_seq,
+        event_id: lease.event.as_ref().map(|event| event.id),
         started_at: attempted.started_at,
         latency: attempted.latency,
         since_commit: attempted.first_byte.filter(|_| lease.is_fresh).and_then(|first_byte| {

@@ -1,8 +1,13 @@
-//! Connections to PostgreSQL: TLS as `sslmode` says, a direct one, and the pool.
+//! Connections to PostgreSQL: TLS as `sslmode` says, a direct one, and the pool. Which of several hosts: [`hosts`].
+
+pub mod history;
+mod hosts;
+mod pool;
+
+pub use pool::{Object, Pool, pool};
 
 use crate::config::{ConnectSettings, TlsMode};
 use crate::schema::describe;
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -12,6 +17,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -21,12 +27,46 @@ pub enum ConnectError {
     /// PostgreSQL, or the way to it.
     #[error("{}", describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    /// A standby, or a server that is to write nothing.
+    #[error(
+        "the server is read-only ({}): a standby? Name the primary too, with target_session_attrs=read-write",
+        describe(.0)
+    )]
+    ReadOnly(tokio_postgres::Error),
+    /// Something accepted the connection, perhaps, but no server spoke.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Silent(Duration),
+    /// The host's name leads nowhere.
+    #[error("its name cannot be resolved: {0}")]
+    Name(std::io::Error),
+    /// It was the primary before another one took over.
+    #[error(
+        "the server is on timeline {found}, and this relay has been on {newest}: an old primary that came back? \
+         If it is the right one, restart the relay"
+    )]
+    Behind {
+        /// Its timeline.
+        found: u32,
+        /// The newest that this process has seen of the same cluster.
+        newest: u32,
+    },
+    /// None of several hosts would do.
+    #[error("{}", .0.iter().map(|(host, error)| format!("{host}: {error}")).collect::<Vec<_>>().join("; "))]
+    Hosts(Vec<(String, ConnectError)>),
     /// The CA file or the system's certificates.
     #[error("certificates: {0}")]
     Certificates(String),
     /// The pool could not be made.
     #[error("pool: {0}")]
     Pool(String),
+}
+
+/// What a statement that writes failed with.
+pub fn writing(error: tokio_postgres::Error) -> ConnectError {
+    match error.code() {
+        Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => ConnectError::ReadOnly(error),
+        _ => ConnectError::Postgres(error),
+    }
 }
 
 /// A connection that `Client` speaks through; whoever opens it must drive it.
@@ -37,7 +77,7 @@ pub type Driver = Connection<Socket, <MakeRustlsConnect as tokio_postgres::tls::
 /// # Errors
 /// If no host of the target answers as it should.
 pub async fn open(target: &ConnectSettings) -> Result<(Client, Driver), ConnectError> {
-    Ok(target.server.connect(tls(&target.tls)?).await?)
+    hosts::connect(target, &tls(&target.tls)?).await
 }
 
 /// Opens one connection and drives it in the background.
@@ -51,25 +91,6 @@ pub async fn open_driven(target: &ConnectSettings) -> Result<Client, ConnectErro
         let _ = driver.await;
     });
     Ok(client)
-}
-
-/// A pool of `size` connections, opened as they are needed.
-///
-/// # Errors
-/// If the certificates cannot be read.
-pub fn pool(target: &ConnectSettings, size: usize, wait: Duration) -> Result<Pool, ConnectError> {
-    let manager = Manager::from_config(
-        target.server.clone(),
-        tls(&target.tls)?,
-        ManagerConfig { recycling_method: RecyclingMethod::Fast },
-    );
-    Pool::builder(manager)
-        .max_size(size)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(wait))
-        .create_timeout(Some(wait))
-        .build()
-        .map_err(|e| ConnectError::Pool(e.to_string()))
 }
 
 /// TLS as `sslmode` says.

@@ -23,7 +23,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 191] = files![
+const FILES: [(&str, &str); 192] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/is_unacceptable.sql",
@@ -64,6 +64,7 @@ const FILES: [(&str, &str); 191] = files![
     "functions/34_health/disable.sql",
     "functions/34_health/reset_circuit.sql",
     "functions/40_relay/require_read_committed.sql",
+    "functions/40_relay/timeline.sql",
     "functions/40_relay/was_moved.sql",
     "functions/40_relay/judge_environment.sql",
     "functions/40_relay/register.sql",

@@ -32,9 +32,15 @@ const REAPER: &str = r#"
 trap '' HUP INT TERM PIPE
 bin=$1 dir=$2
 stop() { "$bin/pg_ctl" -s -w -m immediate -D "$dir/data" stop; }
+start() { "$bin/pg_ctl" -s -w -D "$dir/data" -l "$dir/log" -o "-p $port" start; }
 while read -r command port; do
-    if [ "$command" = restart ]; then stop; fi
-    if "$bin/pg_ctl" -s -w -D "$dir/data" -l "$dir/log" -o "-p $port" start; then echo ready; else echo failed; fi
+    case $command in
+        start) start ;;
+        restart) stop; start ;;
+        stop) stop ;;
+        promote) "$bin/pg_ctl" -s -w -D "$dir/data" promote ;;
+    esac
+    if [ $? = 0 ]; then echo ready; else echo failed; fi
 done
 stop
 rm -rf "$dir"
@@ -67,6 +73,17 @@ impl Options {
     pub fn without_durability(self) -> Self {
         self.set("fsync", "off").set("full_page_writes", "off").set("synchronous_commit", "off")
     }
+}
+
+/// What a physical copy is started as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A cluster of its own.
+    Clone,
+    /// Follows a primary, until it is promoted.
+    Standby,
+    /// Restores from an archive up to a target.
+    Restore,
 }
 
 /// Why a throwaway server did not start.
@@ -108,6 +125,12 @@ pub enum ThrowawayError {
     Initdb {
         /// Where the cluster was to be.
         dir: PathBuf,
+        /// What it said.
+        output: String,
+    },
+    /// `pg_basebackup` failed.
+    #[error("pg_basebackup failed\n{output}")]
+    Copy {
         /// What it said.
         output: String,
     },
@@ -155,10 +178,21 @@ impl Throwaway {
         }
         init_cluster(dir, &bin_dir, user)?;
         write_settings(dir, options)?;
+        let mut server = Self::with_reaper(dir, bin_dir, user, &options.environment)?;
+        server.start_anywhere()?;
+        Ok(server)
+    }
 
+    /// What cleans up is there before there is something to clean up.
+    fn with_reaper(
+        dir: &Path,
+        bin_dir: PathBuf,
+        user: Option<User>,
+        environment: &[(String, String)],
+    ) -> Result<Self, ThrowawayError> {
         let mut reaper = command("sh", dir, user);
         let mut reaper = reaper
-            .envs(options.environment.iter().map(|(name, value)| (name, value)))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .args([OsStr::new("-c"), OsStr::new(REAPER), OsStr::new("reaper"), bin_dir.as_os_str(), dir.as_os_str()])
             .process_group(0) // the terminal's ^C is for us, not for the server under a test that handles it
             .stdin(Stdio::piped())
@@ -169,21 +203,72 @@ impl Throwaway {
         let (Some(commands), Some(answers)) = (reaper.stdin.take(), reaper.stdout.take()) else {
             return Err(ThrowawayError::Start { log: "the reaper has no pipes".to_owned() });
         };
-        let mut server = Self {
+        Ok(Self {
             dir: dir.to_owned(),
             bin_dir,
             port: 0,
             reaper,
             commands: Some(commands),
             answers: BufReader::new(answers),
-        };
+        })
+    }
+
+    fn start_anywhere(&mut self) -> Result<(), ThrowawayError> {
         for _ in 0..PORT_ATTEMPTS {
-            server.port = free_port()?;
-            if server.order("start") {
-                return Ok(server);
+            self.port = free_port()?;
+            if self.order("start") {
+                return Ok(());
             }
         }
-        Err(server.start_error())
+        Err(self.start_error())
+    }
+
+    /// Takes a physical copy of this running server, as `pg_basebackup` does. It is not started yet: see
+    /// [`Throwaway::start_as`].
+    ///
+    /// # Errors
+    /// The copy could not be made.
+    pub fn copy(&self) -> Result<Self, ThrowawayError> {
+        let dir = make_directory(None)?;
+        self.copy_to(&dir).inspect_err(|_| {
+            // Best effort, as above.
+            let _ = fs::remove_dir_all(&dir);
+        })
+    }
+
+    fn copy_to(&self, dir: &Path) -> Result<Self, ThrowawayError> {
+        let user = user_to_run_as(dir)?;
+        if let Some(user) = user {
+            chown(dir, Some(user.uid), Some(user.gid)).map_err(file_error("give away", dir))?;
+        }
+        let copy = Self::with_reaper(dir, self.bin_dir.clone(), user, &[])?;
+        let program = self.bin_dir.join("pg_basebackup");
+        let output = command(&program, dir, user)
+            .args(["--pgdata=data", "--checkpoint=fast", "--wal-method=stream", "--no-sync", "--no-password"])
+            .arg(format!("--dbname=host=127.0.0.1 port={} user=postgres", self.port))
+            .output()
+            .map_err(file_error("run", &program))?;
+        if !output.status.success() {
+            return Err(ThrowawayError::Copy { output: String::from_utf8_lossy(&output.stderr).into_owned() });
+        }
+        Ok(copy)
+    }
+
+    /// Starts a copy; `options.settings` say the rest, as `primary_conninfo` or `recovery_target_name`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_as(&mut self, role: Role, options: &Options) -> Result<(), ThrowawayError> {
+        write_settings(&self.dir, options)?;
+        let signal = match role {
+            Role::Clone => None,
+            Role::Standby => Some("standby.signal"),
+            Role::Restore => Some("recovery.signal"),
+        };
+        if let Some(path) = signal.map(|name| self.data_dir().join(name)) {
+            fs::write(&path, "").map_err(file_error("write", &path))?;
+        }
+        self.start_anywhere()
     }
 
     /// The connection URL of a database of this server, as its superuser.
@@ -217,6 +302,30 @@ impl Throwaway {
     /// It did not come up again.
     pub fn crash_and_restart(&mut self) -> Result<(), ThrowawayError> {
         if self.order("restart") { Ok(()) } else { Err(self.start_error()) }
+    }
+
+    /// Crashes the server, as [`Throwaway::crash_and_restart`] does, and leaves it down.
+    ///
+    /// # Errors
+    /// It was not up.
+    pub fn crash(&mut self) -> Result<(), ThrowawayError> {
+        if self.order("stop") { Ok(()) } else { Err(self.start_error()) }
+    }
+
+    /// Starts a server that was crashed, on the same port.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn come_back(&mut self) -> Result<(), ThrowawayError> {
+        if self.order("start") { Ok(()) } else { Err(self.start_error()) }
+    }
+
+    /// Makes a standby the primary. Returns once it may be written to.
+    ///
+    /// # Errors
+    /// It is no standby.
+    pub fn promote(&mut self) -> Result<(), ThrowawayError> {
+        if self.order("promote") { Ok(()) } else { Err(self.start_error()) }
     }
 
     /// Stops the server and removes its directory, as dropping it does.

@@ -117,7 +117,7 @@ impl Direct {
         }
         // Listen before looking: what is notified from here on is heard.
         if listen {
-            client.batch_execute(LISTEN_SIGNAL).await?;
+            client.batch_execute(LISTEN_SIGNAL).await.map_err(connect::writing)?;
         }
         let epoch = match previous {
             Some(epoch) if client.query_one("select outbox_relay.resume_epoch($1)", &[&epoch]).await?.get(0) => epoch,
@@ -126,7 +126,8 @@ impl Direct {
                     "select outbox_relay.register($1, $2, $3)",
                     &[&identity.name, &env!("CARGO_PKG_VERSION"), &identity.environment],
                 )
-                .await?
+                .await
+                .map_err(connect::writing)?
                 .get(0),
         };
         let mut direct = Self { client, ear, has_bell: false, has_door: false, listening: listen, epoch };

@@ -225,6 +225,7 @@ fn results(cases: &mut Vec<Case>) {
     let finished = |n: i64| Finished {
         subscription_id: n % 8,
         event_seq: n,
+        event_id: None,
         started_at: at(1_700_000_000_000_000),
         latency: Duration::from_millis(7),
         since_commit: None,

@@ -21,8 +21,10 @@ mod tests;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::connect::history::History;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::header::HeaderValue;
@@ -85,6 +87,8 @@ pub struct Database {
     pub statement_timeout: Duration,
     /// The CA of the server's certificate.
     pub ca_file: Option<PathBuf>,
+    /// What was seen of the server's timelines, by both ways.
+    history: Arc<History>,
 }
 
 /// `[relay]`
@@ -308,7 +312,15 @@ impl Database {
         }
         let (pool_size, statement_timeout) = (pool_size?, statement_timeout?);
         usable?;
-        Ok(Database { url, listen_url, pool_size, connect_timeout, statement_timeout, ca_file })
+        Ok(Database {
+            url,
+            listen_url,
+            pool_size,
+            connect_timeout,
+            statement_timeout,
+            ca_file,
+            history: Arc::default(),
+        })
     }
 
     /// How the pooled connections are made.
@@ -316,7 +328,7 @@ impl Database {
     /// # Errors
     /// None in a configuration that was loaded and not changed since.
     pub fn connect_settings(&self) -> Result<ConnectSettings, ConnectError> {
-        ConnectSettings::parse(&self.url, self.ca_file.as_deref(), self.connect_timeout)
+        self.settings(&self.url)
     }
 
     /// How the one direct connection is made: by `listen_url`, or by `url` where that is not set.
@@ -324,8 +336,12 @@ impl Database {
     /// # Errors
     /// As [`Database::connect_settings`].
     pub fn listen_settings(&self) -> Result<ConnectSettings, ConnectError> {
-        let url = self.listen_url.as_ref().unwrap_or(&self.url);
-        ConnectSettings::parse(url, self.ca_file.as_deref(), self.connect_timeout)
+        self.settings(self.listen_url.as_ref().unwrap_or(&self.url))
+    }
+
+    fn settings(&self, url: &Secret) -> Result<ConnectSettings, ConnectError> {
+        let settings = ConnectSettings::parse(url, self.ca_file.as_deref(), self.connect_timeout)?;
+        Ok(ConnectSettings { history: self.history.clone(), ..settings })
     }
 }
 

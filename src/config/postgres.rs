@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::Secret;
 use super::connection_string::ConnectionString;
-use tokio_postgres::config::{Host, SslMode};
+use crate::connect::history::History;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
@@ -21,6 +24,10 @@ pub struct ConnectSettings {
     pub server: tokio_postgres::Config,
     /// Whether and how the connection is encrypted.
     pub tls: TlsMode,
+    /// Which of the hosts is tried first; clones share it.
+    pub first_host: Arc<AtomicUsize>,
+    /// What was seen of the server's timelines.
+    pub history: Arc<History>,
 }
 
 /// TLS to the database, by the names of `sslmode`.
@@ -83,6 +90,11 @@ pub enum ConnectError {
 }
 
 impl ConnectSettings {
+    /// Settings with nothing seen yet.
+    pub fn new(server: tokio_postgres::Config, tls: TlsMode) -> ConnectSettings {
+        ConnectSettings { server, tls, first_host: Arc::default(), history: Arc::default() }
+    }
+
     /// Reads a connection string. What it says itself goes before `connect_timeout` and outboxd's own
     /// name and keepalives; `ca_file` stands for `sslrootcert`.
     pub(super) fn parse(
@@ -104,6 +116,10 @@ impl ConnectSettings {
             TlsMode::Require | TlsMode::VerifyCa { .. } | TlsMode::VerifyFull { .. } => SslMode::Require,
         });
 
+        // A standby in a list is there to be promoted. Alone it may be asked for its status.
+        if !string.has("target_session_attrs") && server.get_hosts().len().max(server.get_hostaddrs().len()) > 1 {
+            server.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         if !string.has("connect_timeout") {
             server.connect_timeout(connect_timeout);
         }
@@ -122,7 +138,7 @@ impl ConnectSettings {
         if !string.has("tcp_user_timeout") {
             server.tcp_user_timeout(TCP_USER_TIMEOUT);
         }
-        Ok(ConnectSettings { server, tls })
+        Ok(ConnectSettings::new(server, tls))
     }
 }
 
@@ -259,6 +275,18 @@ mod tests {
 
         let keys = "host=db1,db2 port=5433 dbname=shop target_session_attrs=read-write sslmode=verify-full";
         assert_eq!(parse(keys).expect("valid").to_string(), "db1:5433,db2:5433/shop (sslmode verify-full)");
+    }
+
+    #[test]
+    fn of_several_hosts_the_one_that_may_be_written_to_is_meant_unless_it_is_said_otherwise() {
+        for (text, expected) in [
+            ("postgres://db1,db2/shop", TargetSessionAttrs::ReadWrite),
+            ("hostaddr=10.0.0.1,10.0.0.2 dbname=shop", TargetSessionAttrs::ReadWrite),
+            ("postgres://db1,db2/shop?target_session_attrs=any", TargetSessionAttrs::Any),
+            ("postgres://db1/shop", TargetSessionAttrs::Any),
+        ] {
+            assert_eq!(parse(text).expect("valid").server.get_target_session_attrs(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -24,12 +24,13 @@ pub use watch::{
     troubled,
 };
 
+use crate::connect::{ConnectError, Object, Pool};
 use crate::crash_point::unread;
 use crate::metrics::Metrics;
 use crate::reconcile::Change;
 use crate::schema::describe;
 use crate::secrets::{Keyring, SealingError};
-use deadpool_postgres::Pool;
+use deadpool::managed::PoolError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -59,10 +60,12 @@ pub enum DbError {
 impl DbError {
     /// Whether trying the same again is no use: PostgreSQL refused it, and not for a passing reason, which
     /// are those of SQLSTATE class 08 (connection), 40 (rollback), 42 (what an operator can grant or migrate),
-    /// 53 (resources), 55 (locks), 57 (operator intervention), 58 (system) and XX.
+    /// 53 (resources), 55 (locks), 57 (operator intervention), 58 (system) and XX; and 25006, a server that is
+    /// read-only for now.
     pub fn is_refusal(&self) -> bool {
         const PASSING: [&str; 8] = ["08", "40", "42", "53", "55", "57", "58", "XX"];
-        matches!(self, Self::Postgres(e) if e.code().is_some_and(|c| !PASSING.contains(&&c.code()[..2])))
+        let passes = |c: &SqlState| *c == SqlState::READ_ONLY_SQL_TRANSACTION || PASSING.contains(&&c.code()[..2]);
+        matches!(self, Self::Postgres(e) if e.code().is_some_and(|c| !passes(c)))
     }
 
     /// Whether the evaluation of a jsonpath may have been what was refused: bad data (22, of which its own errors and a
@@ -93,12 +96,13 @@ impl DbError {
     }
 }
 
-impl From<deadpool_postgres::PoolError> for DbError {
-    fn from(error: deadpool_postgres::PoolError) -> Self {
-        match error {
-            deadpool_postgres::PoolError::Backend(e) => Self::Postgres(e),
-            other => Self::Pool(other.to_string()),
-        }
+impl From<PoolError<ConnectError>> for DbError {
+    /// Whatever a server says before there is a connection is about the connection, and not about the statement.
+    fn from(error: PoolError<ConnectError>) -> Self {
+        Self::Pool(match error {
+            PoolError::Backend(e) => e.to_string(),
+            other => other.to_string(),
+        })
     }
 }
 
@@ -232,7 +236,7 @@ impl Db {
             batch.iter().map(of).collect()
         }
         let sql = "select *, (extract(epoch from next_attempt_at - clock_timestamp()) * 1000)::int8 as next_due_ms
-                   from outbox_relay.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+                   from outbox_relay.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
         let rows = self
             .query(
                 "record",
@@ -254,6 +258,7 @@ impl Db {
                     (&column(batch, |f| f.retry_after_s), Type::INT4_ARRAY),
                     (&column(batch, |f| f.cause.as_str()), Type::TEXT_ARRAY),
                     (&self.asynchronous, Type::BOOL),
+                    (&column(batch, |f| f.event_id), Type::UUID_ARRAY),
                 ],
             )
             .await?;
@@ -338,7 +343,7 @@ impl Db {
         match tokio::time::timeout(self.timeout, crate::secrets::seal_found(&client, keyring)).await {
             Ok(result) => result,
             Err(_) => {
-                drop(deadpool_postgres::Object::take(client));
+                drop(Object::take(client));
                 Err(DbError::Timeout(self.timeout).into())
             }
         }
@@ -379,7 +384,7 @@ impl Db {
             Ok(result) => Ok(result?),
             Err(_) => {
                 // The statement may still run: ask the server to stop it, and never reuse the connection.
-                let client = deadpool_postgres::Object::take(client);
+                let client = Object::take(client);
                 let (token, tls) = (client.cancel_token(), self.tls.clone());
                 tokio::spawn(async move {
                     let _ = token.cancel_query(tls).await;

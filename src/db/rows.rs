@@ -197,6 +197,8 @@ pub struct Finished {
     pub subscription_id: i64,
     /// Position of the event in the log.
     pub event_seq: i64,
+    /// Its public id: after a failover the position may be another event's.
+    pub event_id: Option<Uuid>,
     /// When the attempt began.
     pub started_at: SystemTime,
     /// How long it took.
@@ -361,6 +363,7 @@ mod tests {
         let finished = Finished {
             subscription_id: 7,
             event_seq: 1,
+            event_id: None,
             started_at: SystemTime::UNIX_EPOCH,
             latency: Duration::ZERO,
             since_commit: None,

@@ -4,8 +4,8 @@
 //! `outbox_http` that the operation is named after. What the role may not do, PostgreSQL refuses.
 
 use super::{DbError, Params, offer};
+use crate::connect::{Object, Pool};
 use crate::secrets::Secrets;
-use deadpool_postgres::{Object, Pool};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Row;

@@ -1,6 +1,7 @@
 //! Calls that are cut short: expand under a patience of its own, and the search for the filter that made it slow.
 
 use super::{Db, DbError, Params, Trial, Tried};
+use crate::connect::Object;
 use crate::crash_point::unread;
 use std::time::{Duration, Instant};
 use tokio_postgres::Row;
@@ -100,7 +101,7 @@ impl Db {
         });
         let result = tokio::time::timeout(self.timeout, &mut query).await;
         drop(query);
-        drop(deadpool_postgres::Object::take(client));
+        drop(Object::take(client));
         cancel.abort();
         match result {
             Ok(result) => Ok(result?),

@@ -1,10 +1,8 @@
 //! A filter that takes for ever on some payload: whose it is is found out, and nobody else pays for it twice.
 
-use crate::support::{Authority, Daemon, Db, PATIENCE, Relay, Session, Sink, acceptor, expect_error};
+use crate::support::{Authority, Daemon, Db, PATIENCE, Relay, Session, Sink, expect_error, tls_database};
 use outboxd::config::{ConnectSettings, TlsMode};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
 
 /// An odd number of x is no even one, and the expression has to try them all: minutes for some thousand.
 const SLOW: &str = r#"$.s like_regex "^(x+)(x+)(x+)\\1\\2\\3$""#;
@@ -100,25 +98,7 @@ async fn behind_tls(db: &Db) -> String {
     let url = db.url();
     let (_, behind) = url.split_once('@').expect("a user");
     let (server, name) = behind.split_once('/').expect("a database");
-    let server = server.to_owned();
-    let acceptor = acceptor(&Authority::new().identity("localhost", |_| {}), None);
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let (acceptor, server) = (acceptor.clone(), server.clone());
-            tokio::spawn(async move {
-                let mut first = [0; 8];
-                if stream.read_exact(&mut first).await.is_err() || first != [0, 0, 0, 8, 4, 210, 22, 47] {
-                    return;
-                }
-                let _ = stream.write_all(b"S").await;
-                let Ok(mut client) = acceptor.accept(stream).await else { return };
-                let mut server = TcpStream::connect(server).await.expect("the server");
-                let _ = copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
-    });
+    let port = tls_database(server, &Authority::new().identity("localhost", |_| {})).await;
     format!("postgres://postgres@localhost:{port}/{name}?sslmode=require")
 }
 
@@ -250,7 +230,7 @@ async fn the_time_of_a_trial_is_the_settings_and_not_that_of_other_calls() {
     app.run(&insert_slow("default", 4001)).await;
     let version: i64 =
         app.one(&format!("select version from outbox.subscription where subscription_id = {slow}")).await;
-    let settings = ConnectSettings { server: db.url().parse().expect("a URL"), tls: TlsMode::Disable };
+    let settings = ConnectSettings::new(db.url().parse().expect("a URL"), TlsMode::Disable);
     let pool = outboxd::connect::pool(&settings, 1, PATIENCE).expect("a pool");
     // As with a database.statement_timeout that is shorter than twice filter_timeout.
     let tls = outboxd::connect::tls(&settings.tls).expect("TLS that is not used");

@@ -100,7 +100,8 @@ begin
     end if;
     perform pg_advisory_xact_lock(1869968482, 3);
     perform pg_advisory_xact_lock_shared(1869968482, 4);
-    if not exists (select from outbox_relay.relay r where r.epoch = expand.epoch and r.fenced_at is null and r.hold is null)
+    if not exists (select from outbox_relay.relay r where r.epoch = expand.epoch and r.fenced_at is null and r.hold is null
+            and coalesce(r.timeline = outbox_relay.timeline(), true))
         or exists (select from outbox_relay.hold) then
         return;
     end if;

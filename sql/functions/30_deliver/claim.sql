@@ -57,7 +57,8 @@ begin
         perform set_config('synchronous_commit', 'off', true);
     end if;
     perform pg_advisory_xact_lock_shared(1869968482, 4);
-    if not exists (select from outbox_relay.relay r where r.epoch = claim.epoch and r.fenced_at is null and r.hold is null)
+    if not exists (select from outbox_relay.relay r where r.epoch = claim.epoch and r.fenced_at is null and r.hold is null
+            and coalesce(r.timeline = outbox_relay.timeline(), true))
         or exists (select from outbox_relay.hold) then
         return;
     end if;

@@ -1,7 +1,9 @@
+drop function if exists outbox_relay.record(integer, text, bigint[], bigint[], timestamptz[], integer[], text[], smallint[], text[], text[], text[], text[], text[], integer[], text[], boolean);
 create or replace function outbox_relay.record(
     epoch integer, relay text, subscription_ids bigint[], event_seqs bigint[], started_ats timestamptz[], latencies_ms integer[],
     outcomes text[], status_codes smallint[], errors text[], response_excerpts text[], response_headers text[],
-    request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean)
+    request_headers text[], key_ids text[], retry_afters_s integer[], causes text[], asynchronous boolean,
+    event_ids uuid[] default null)
 returns table (subscription_id bigint, event_seq bigint, attempt integer, state text, next_attempt_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -20,7 +22,9 @@ as $$
 --               when the schedule is exhausted or would lead beyond its max_age, when it was a test, or when
 --               the endpoint said 410
 --   late        the lease was lost to another relay, a cancel or an unsubscribe: the attempt is logged,
---               the state is not touched
+--               the state is not touched. (After a failover that lost the event its position may be another
+--               event's, which event_ids tell: then nothing is logged. No lease of this epoch can be that
+--               other event's, because expand and claim give none to an epoch of an earlier timeline.)
 --   known       recorded by an earlier call whose answer was lost: nothing. That the epoch holds the lease does not tell,
 --               it may be the next one of the same delivery; a delivery without attempts has none to be known.
 --
@@ -176,6 +180,8 @@ begin
             subscription_id := subscription_ids[r.nth]; event_seq := event_seqs[r.nth];
             -- The relay tries again when an answer was lost: what the lost call did is not done twice.
             continue when outbox_relay.is_recorded(subscription_ids[r.nth], event_seqs[r.nth], started_ats[r.nth]);
+            continue when event_ids[r.nth] is not null and not exists (select from outbox.event e
+                where e.event_seq = event_seqs[r.nth] and e.event_id = event_ids[r.nth]);
             -- The row, wherever it is now, hands out the number, so that two late results cannot take the same.
             update outbox_relay.queue q set attempts = q.attempts + 1
             where q.subscription_id = subscription_ids[r.nth] and q.event_seq = event_seqs[r.nth]

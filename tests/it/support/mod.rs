@@ -9,6 +9,7 @@ mod daemon;
 pub(crate) mod dns;
 mod dump;
 pub(crate) mod hostile;
+pub(crate) mod pair;
 mod pooler;
 mod programs;
 mod relay;
@@ -29,7 +30,7 @@ pub(crate) use scenario::{Scenario, Writer};
 pub(crate) use scenarios::{at_once, note_scenario};
 pub(crate) use seat::Seat;
 pub(crate) use sink::{Endpoint, Sink, raw_answer, raw_sink};
-pub(crate) use tls::{Authority, acceptor, tls_receiver};
+pub(crate) use tls::{Authority, tls_database, tls_receiver};
 
 use outboxd::schema;
 use outboxd::throwaway::{Options, Throwaway};

@@ -63,13 +63,18 @@ impl Seat {
         for (name, value) in environment {
             daemon = daemon.set(name, value);
         }
-        let mut daemon = daemon.spawn().registered().await;
+        let seat = Self::of(daemon.spawn().registered().await).await;
+        let operator = session.one("select outbox.create_token('operator', description => 'tests')").await;
+        Self { operator, ..seat }
+    }
+
+    /// Of a daemon that listens, and without a token.
+    pub(crate) async fn of(mut daemon: Daemon) -> Self {
         daemon.wait_for_log("url=\"http").await;
         let log = daemon.log();
         let (_, url) = log.split_once("url=\"http").expect("it says where");
         let address = url.trim_start_matches('s').trim_start_matches("://").split('/').next().expect("an address");
-        let operator = session.one("select outbox.create_token('operator', description => 'tests')").await;
-        Self { daemon, address: address.parse().expect("an address"), operator }
+        Self { daemon, address: address.parse().expect("an address"), operator: String::new() }
     }
 
     /// As the operator.

@@ -7,8 +7,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 /// An authority.
@@ -77,7 +77,7 @@ pub(crate) async fn tls_receiver(identity: &Identity, clients: Option<&Authority
 }
 
 /// What shows this certificate, and asks for one of that authority.
-pub(crate) fn acceptor(identity: &Identity, clients: Option<&Authority>) -> TlsAcceptor {
+fn acceptor(identity: &Identity, clients: Option<&Authority>) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().expect("versions");
@@ -94,4 +94,27 @@ pub(crate) fn acceptor(identity: &Identity, clients: Option<&Authority>) -> TlsA
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).expect("PEM");
     let config = builder.with_single_cert(vec![certificate], key).expect("a certificate and its key");
     TlsAcceptor::from(Arc::new(config))
+}
+
+/// A PostgreSQL server behind TLS, and no other way: what does not ask for TLS first is hung up on. Returns its port.
+pub(crate) async fn tls_database(server: &str, identity: &Identity) -> u16 {
+    let (acceptor, server) = (acceptor(identity, None), server.to_owned());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (acceptor, server) = (acceptor.clone(), server.clone());
+            tokio::spawn(async move {
+                let mut first = [0; 8];
+                if stream.read_exact(&mut first).await.is_err() || first != [0, 0, 0, 8, 4, 210, 22, 47] {
+                    return;
+                }
+                let _ = stream.write_all(b"S").await;
+                let Ok(mut client) = acceptor.accept(stream).await else { return };
+                let mut server = TcpStream::connect(server).await.expect("the server");
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    port
 }

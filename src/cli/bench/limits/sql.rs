@@ -83,6 +83,7 @@ async fn drain(db: &Db, epoch: i32, sample: &Finished, events: i32) -> Result<()
                 let started_at = SystemTime::now();
                 results.extend(expanded.leases.iter().map(|lease| Finished {
                     event_seq: lease.event_seq,
+                    event_id: lease.event.as_ref().map(|event| event.id),
                     started_at,
                     ..sample.clone()
                 }));
