@@ -62,7 +62,7 @@ async fn what_lies_in_the_default_partitions_stays_while_something_of_it_is_outs
     session.run(&format!("select setval('outbox.event_event_seq_seq', {})", 7 * WIDTH)).await;
     // More than is deleted at once, for nobody.
     insert(&session, 60_000).await;
-    Relay::new(&db).await.expand_all(&Expand::queue_only(10_000)).await;
+    Relay::named(&db, "by hand", "default").await.expand_all(&Expand::queue_only(10_000)).await;
     let sink = Sink::accepting().await;
     session.endpoint(&sink.url("/in"), "").await;
     insert(&session, 10).await;
