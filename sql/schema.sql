@@ -4478,6 +4478,23 @@ $_$;
 
 COMMENT ON FUNCTION outbox_relay.header_refusal(name text) IS 'Why a static header may not have this name.';
 
+CREATE FUNCTION outbox_relay.is_recorded(subscription_id bigint, event_seq bigint, started_at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Whether the result of that attempt was recorded before: the relay tries again when an answer was lost, and by then the
+-- same relay may have leased the delivery anew, under the same epoch.
+-- Volatile on purpose: each call looks with a snapshot of its own, so that who waited for the delivery's row sees what
+-- the other one recorded.
+-- Called by record.
+begin
+    return exists (select from outbox.attempt a
+        where a.subscription_id = is_recorded.subscription_id and a.event_seq = is_recorded.event_seq and a.started_at = is_recorded.started_at);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.is_recorded(subscription_id bigint, event_seq bigint, started_at timestamp with time zone) IS 'Whether the result of an attempt was recorded before.';
+
 CREATE FUNCTION outbox_relay.is_unacceptable(type text, tenant_id text, payload jsonb, occurred_at timestamp with time zone, xact xid8, max_payload_bytes integer) RETURNS boolean
     LANGUAGE plpgsql STABLE
     AS $_$
@@ -5289,6 +5306,8 @@ CREATE FUNCTION outbox_relay.record(epoch integer, relay text, subscription_ids 
 --               the state is not touched. (After a failover that lost the event its position may be another
 --               event's, which event_ids tell: then nothing is logged. No lease of this epoch can be that
 --               other event's, because expand and claim give none to an epoch of an earlier timeline.)
+--   known       recorded by an earlier call whose answer was lost: nothing. That the epoch holds the lease does not tell,
+--               it may be the next one of the same delivery; a delivery without attempts has none to be known.
 --
 -- The arrays are parallel and hold a delivery at most once; key_ids has the ids of one attempt between commas.
 -- No statement joins two sets of the batch with each other (hash joins are off): what a later step needs is
@@ -5331,6 +5350,7 @@ begin
     ended as (
         delete from outbox_relay.queue q using result r
         where q.subscription_id = any (array[r.subscription_id]) and q.event_seq = r.event_seq and q.epoch = record.epoch
+          and (q.attempts = 0 or not outbox_relay.is_recorded(r.subscription_id, r.event_seq, r.started_at))
         returning r.*, q.created_at, q.attempts + 1 as attempts, q.cause, q.ordering_key),
     logged as (
         insert into outbox.attempt (subscription_id, event_seq, started_at, attempt, latency_ms, status_code, outcome, cause, relay,
@@ -5386,6 +5406,7 @@ begin
         ended as (
             delete from outbox_relay.queue q using decided d
             where q.subscription_id = any (array[d.subscription_id]) and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is null
+              and (q.attempts = 0 or not outbox_relay.is_recorded(d.subscription_id, d.event_seq, d.started_at))
             returning d.*, q.created_at, q.attempts + 1 as attempt, q.cause, q.ordering_key),
         retried as (
             update outbox_relay.queue q
@@ -5393,6 +5414,7 @@ begin
                 next_attempt_at = clock_timestamp() + d.wait, last_status_code = d.status_code, last_error = coalesce(d.error, d.outcome)
             from decided d
             where q.subscription_id = any (array[d.subscription_id]) and q.event_seq = d.event_seq and q.epoch = record.epoch and d.wait is not null
+              and (q.attempts = 0 or not outbox_relay.is_recorded(d.subscription_id, d.event_seq, d.started_at))
             returning d.*, q.created_at, q.attempts as attempt, q.cause, q.ordering_key, q.next_attempt_at),
         all_done as materialized (
             select *, null::timestamptz as next_attempt_at from ended union all select * from retried),
@@ -5438,8 +5460,7 @@ begin
         for r in select nth from generate_series(1, cardinality(subscription_ids)) nth where nth <> all (done) loop
             subscription_id := subscription_ids[r.nth]; event_seq := event_seqs[r.nth];
             -- The relay tries again when an answer was lost: what the lost call did is not done twice.
-            continue when exists (select from outbox.attempt a
-                where a.subscription_id = subscription_ids[r.nth] and a.event_seq = event_seqs[r.nth] and a.started_at = started_ats[r.nth]);
+            continue when outbox_relay.is_recorded(subscription_ids[r.nth], event_seqs[r.nth], started_ats[r.nth]);
             continue when event_ids[r.nth] is not null and not exists (select from outbox.event e
                 where e.event_seq = event_seqs[r.nth] and e.event_id = event_ids[r.nth]);
             -- The row, wherever it is now, hands out the number, so that two late results cannot take the same.
@@ -7762,6 +7783,8 @@ REVOKE ALL ON FUNCTION outbox_relay.has_tokens() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.has_tokens() TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.header_refusal(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.is_recorded(subscription_id bigint, event_seq bigint, started_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.is_unacceptable(type text, tenant_id text, payload jsonb, occurred_at timestamp with time zone, xact xid8, max_payload_bytes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.is_unacceptable(type text, tenant_id text, payload jsonb, occurred_at timestamp with time zone, xact xid8, max_payload_bytes integer) TO outbox_producer;
