@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-otlp test-web pictures interop retries fuzz audit counts counts-accept test-pg-upgrade lint schema released bench bench-peers bench-hostile faults setup
+.PHONY: help demo test test-otlp test-web test-all-postgres pictures interop retries fuzz audit counts counts-accept test-pg-upgrade lint schema released bench bench-peers bench-hostile faults soak setup
 
 help:
 	@echo "make demo     a whole system on a throwaway PostgreSQL, narrated"
@@ -15,6 +15,10 @@ help:
 	@echo "make retries  every retry policy, followed attempt by attempt"
 	@echo "make fuzz     random inputs for ten minutes (FUZZ_SECONDS), against oracles, and SQL against Rust"
 	@echo "make faults   what is promised when things die: a model, single faults, 200 runs with faults drawn from seeds (ARGS='--runs 20'), and a report"
+	@echo "make soak     an hour of load and faults: does anything grow?"
+	@echo "make test-all-postgres  the tests on PostgreSQL 14 to 18 (VERSIONS='14 18')"
+	@echo "make test-pg-upgrade  PostgreSQL's own upgrade, with Debian's next server"
+	@echo "make released what the tests of upgrades start from (VERSION=0.1.0 at a release)"
 	@echo "make audit    dependencies: licences, sources, duplicates, versions taken back, advisories where reachable"
 	@echo "make counts   instructions of the pure parts against benches/instructions.tsv (valgrind)"
 	@echo "make counts-accept  write that table and tests/costs.tsv (statements, buffers and WAL a delivery) anew"
@@ -32,8 +36,14 @@ demo: setup
 	@cargo build --quiet
 	@target/debug/outboxd demo $(ARGS)
 
+# Fetches the newest PostgreSQL beside the installed one, if it can be had: a test runs on both.
 test: setup
+	@bash tests/postgres/setup.sh 18 client || echo "not tested on PostgreSQL 18"
 	cargo test --no-fail-fast $(ARGS)
+
+# Everything on each PostgreSQL of tests/postgres/versions.tsv, or on those of VERSIONS; ARGS go to the tests.
+test-all-postgres: setup
+	@VERSIONS="$(VERSIONS)" bash tests/postgres/run.sh $(ARGS)
 
 # The export of spans, which is behind a feature.
 test-otlp: setup
@@ -119,3 +129,7 @@ faults: setup
 
 bench-hostile: setup
 	cargo test --quiet --release --test hostile -- $(ARGS)
+
+# Steady load with relays killed, PostgreSQL crashed and segments dropped: does anything grow? See docs/soak.md.
+soak: setup
+	cargo test --quiet --release --test soak -- $(ARGS)

@@ -3414,8 +3414,9 @@ CREATE FUNCTION outbox_relay.claim(epoch integer, lease_limit integer, default_m
 --            queue_due_idx, one probe each. So a paused or saturated subscription with a million rows
 --            costs one probe, and stands in nobody's way.
 --   admit    what each of them may be given: room, and where there is one, rate limit and circuit
+--   give up  what is too old, some at a time
 --   pick     so many of each, the highest priority and then the longest due first; their rows are locked
---   sort out what is too old is given up, what is not the first of its ordering key is parked
+--   sort out what is too old after all is given up, what is not the first of its ordering key is parked
 --   weigh    no more than byte_limit, in bytes of payload as text, but one at least; a payload that cannot be written
 --            within bounds (payload_text) is given up
 --   lease    the rest
@@ -3441,6 +3442,8 @@ declare
     probed_ids  bigint[];
     admitted    integer := 0;
     max_bytes   constant integer := outbox_relay.limit_of('max_payload_bytes');
+    old_limit   constant integer := 100;
+    gave_up     boolean := false;
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -3526,6 +3529,28 @@ begin
         next_due_at := least(next_due_at, s.held_until);
     end loop;
 
+    -- Beforehand, and without using room: a probe is one delivery, and it would never be made while more grow old than
+    -- there are claims.
+    if cardinality(array_remove(due.max_ages, null)) > 0 then
+        for r in
+            select q.subscription_id as id, q.event_seq as seq
+            from unnest(due.ids, rooms, due.priorities, due.max_ages) d (subscription_id, room, priorities, max_age)
+            cross join lateral unnest(d.priorities::smallint[]) p (priority)
+            cross join lateral (
+                select q.* from outbox_relay.queue q
+                where q.subscription_id = d.subscription_id and q.priority = p.priority and q.next_attempt_at <= now()
+                order by q.next_attempt_at limit old_limit) q
+            where d.max_age is not null and d.room > 0 and q.cause = 'schedule' and q.created_at < now() - d.max_age
+            limit old_limit
+        loop
+            perform from outbox_relay.queue q
+            where q.subscription_id = any (array[r.id]) and q.event_seq = r.seq and q.next_attempt_at <= now() for no key update skip locked;
+            if found then
+                gave_up := outbox_relay.give_up_old(r.id, r.seq) or gave_up;
+            end if;
+        end loop;
+    end if;
+
     with tests as materialized (
         -- They go whatever the subscription's state; a row that another call has locked is in good hands.
         select q.subscription_id, q.event_seq
@@ -3570,22 +3595,14 @@ begin
               union all
               select g.subscription_id, g.event_seq, g.ordering_key, g.too_old, false from again g) i) a;
     more := more or picked.filled or picked.count >= lease_limit;
+    if gave_up then
+        next_due_at := now();           -- there may be more of it
+    end if;
 
     if picked.doubtful is not null then
         for r in select n.nth, picked.ids[n.nth] as id, picked.seqs[n.nth] as seq, picked.keys[n.nth] as key, picked.too_old[n.nth] as too_old
                  from unnest(picked.doubtful::integer[]) n (nth) order by id, seq loop
-            if r.too_old and not exists (
-                -- what was to wait is as old as the end of that wait
-                select from outbox.event e, outbox.subscription s, outbox.retry_policy p
-                where e.event_seq = r.seq and s.subscription_id = r.id and p.name = s.retry_policy and e.deliver_at >= now() - p.max_age) then
-                -- What an operator's open transaction holds is left for later: a claim waits for nobody.
-                begin
-                    perform set_config('lock_timeout', '20ms', true);
-                    perform outbox_relay.give_up(r.id, r.seq, 'it waited longer than the max_age of the retry policy');
-                exception when lock_not_available then
-                    update outbox_relay.queue q set next_attempt_at = now() + interval '1 second'
-                    where q.subscription_id = r.id and q.event_seq = r.seq;
-                end;
+            if r.too_old and outbox_relay.give_up_old(r.id, r.seq) then
                 null;
             elsif r.key is not null and outbox_relay.park_behind(r.id, r.seq, r.key) then
                 null;
@@ -4374,6 +4391,38 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.give_up(subscription_id bigint, event_seq bigint, reason text) IS 'Ends an outstanding delivery as a dead letter.';
 
+CREATE FUNCTION outbox_relay.give_up_old(subscription_id bigint, event_seq bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- Gives up a delivery that was created longer ago than its retry policy's max_age; false if it was to wait until
+-- later. What an operator's open transaction holds is left for a second: a claim waits for nobody.
+-- Called by claim, which has locked the delivery's row. Writes queue and finished.
+declare
+    before_lock constant text := current_setting('lock_timeout');
+begin
+    -- What was to wait is as old as the end of that wait.
+    if exists (
+        select from outbox.event e, outbox.subscription s, outbox.retry_policy p
+        where e.event_seq = give_up_old.event_seq and s.subscription_id = give_up_old.subscription_id
+          and p.name = s.retry_policy and e.deliver_at >= now() - p.max_age) then
+        return false;
+    end if;
+    begin
+        perform set_config('lock_timeout', '20ms', true);
+        perform outbox_relay.give_up(give_up_old.subscription_id, give_up_old.event_seq, 'it waited longer than the max_age of the retry policy');
+        -- For this alone: what follows in the claim may wait, say while maintain drops a segment.
+        perform set_config('lock_timeout', before_lock, true);
+    exception when lock_not_available then
+        update outbox_relay.queue q set next_attempt_at = now() + interval '1 second'
+        where q.subscription_id = give_up_old.subscription_id and q.event_seq = give_up_old.event_seq;
+    end;
+    return true;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.give_up_old(subscription_id bigint, event_seq bigint) IS 'Ends an outstanding delivery that has waited too long.';
+
 CREATE FUNCTION outbox_relay.guard_event() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4687,19 +4736,24 @@ CREATE FUNCTION outbox_relay.maintain() RETURNS TABLE(action text, segment bigin
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
-    AS $$
+    AS $_$
 -- Housekeeping, from one relay at a time about once a minute: makes segments ahead, begins a new one when
 -- the current is old or large enough, drops those past retention, prunes idempotency keys, cancels what
 -- was created for a subscription in the moment it was unsubscribed, and disables those that have failed for
--- too long. Says what it did, a row each.
+-- too long. Says what it did, a row each; as long as it made, began or dropped something, there may be more to do,
+-- each in a transaction of its own.
 --
 -- Locks are tried for a tenth of a second; what cannot be had is left for the next time, because a queued
 -- exclusive lock stops every writer behind it.
--- Invariants: no DELETE on event, finished or attempt; a segment goes only when all its events are expanded
--- and the queue holds nothing of it.
+-- If nobody cut a segment in time, what came lies in the default partitions and stays there: the log moves on to the
+-- next segment, and retention deletes it. Where positions come to an end no more segments are made.
+-- Invariants: no DELETE on event, finished or attempt, but for what lies in the default partitions; a segment goes
+-- only when all its events are expanded and the queue holds nothing of it.
 #variable_conflict use_column
 declare
     width     constant bigint := 10000000000;
+    -- The last that is whole: 2^63 - 1 lies in the one behind it.
+    last      constant bigint := 922337202;
     head      bigint;
     current   bigint;
     interval_ interval;
@@ -4709,6 +4763,9 @@ declare
     c         outbox_relay.cursor;
     s         record;
     parent    text;
+    is_uncut  boolean;
+    is_left   boolean;
+    made      boolean := false;
 begin
     if not pg_try_advisory_xact_lock(1869968482, 5) then
         return;
@@ -4753,15 +4810,26 @@ begin
     where t.ctid = any (array(select i.ctid from outbox_relay.idempotent_request i
         where i.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention') order by i.created_at limit 50000));
 
-    for n in current .. current + 2 loop
+    if current >= last / 10 * 9 then
+        action := 'running out'; segment := null; detail := format('position %s of %s: outbox.event takes no event after the last', head, 9223372036854775807);
+        return next;
+    end if;
+
+    for n in current .. least(current + 2, last) loop
         if not exists (select from outbox_relay.segment g where g.segment = n) then
             begin
                 perform outbox_relay.make_segment(n);
+                made := true;
                 action := 'made'; segment := n; detail := null;
                 return next;
-            exception when lock_not_available then
-                action := 'postponed'; segment := n; detail := 'making: ' || sqlerrm;
-                return next;
+            exception
+                when lock_not_available then
+                    action := 'postponed'; segment := n; detail := 'making: ' || sqlerrm;
+                    return next;
+                when check_violation then
+                    insert into outbox_relay.segment (segment) values (n);
+                    action := 'passed over'; segment := n; detail := 'it was not cut in time: what it has lies in the default partitions';
+                    return next;
             end;
         end if;
     end loop;
@@ -4770,12 +4838,13 @@ begin
     update outbox_relay.segment g set opened_at = coalesce(g.opened_at, now()), closed_at = now()
     where g.segment < current and g.closed_at is null;
 
-    -- The current segment has events, is old or large enough, and the next one is there to move to. The gap
-    -- that the sequence jumps is what makes reading and moving it safe without a lock, see V2__log.sql.
-    if head > current * width
-        and (head - current * width >= events
+    -- The current segment has events, is old or large enough or has no partitions, and the next one is there to move to.
+    -- The gap that the sequence jumps is what makes reading and moving it safe without a lock, see V2__log.sql.
+    is_uncut := to_regclass(format('outbox.event_s%s', current)) is null;
+    if current < last and head > current * width
+        and (head - current * width >= events or is_uncut
             or exists (select from outbox_relay.segment g where g.segment = current and g.opened_at <= now() - interval_))
-        and exists (select from outbox_relay.segment g where g.segment = current + 1)
+        and to_regclass(format('outbox.event_s%s', current + 1)) is not null
         and (current + 1) * width - head > width / 2 then
         perform setval('outbox.event_event_seq_seq', (current + 1) * width, false);
         update outbox_relay.segment g set closed_at = now() where g.segment = current;
@@ -4784,6 +4853,11 @@ begin
         return next;
     end if;
 
+    -- Making one has locked the default partitions until the end, dropping one locks the whole first, and so does
+    -- whoever reads: both in one transaction and a reader wait for each other. The caller comes again.
+    if made then
+        return;
+    end if;
     for s in select g.segment from outbox_relay.segment g where g.closed_at < now() - retention order by g.segment loop
         segment := s.segment;
         if c.floor_seq < (s.segment + 1) * width - 1 and exists (
@@ -4794,22 +4868,39 @@ begin
             action := 'postponed'; detail := 'dropping: it has deliveries outstanding';
         else
             begin
+                is_left := false;
+                is_uncut := to_regclass(format('outbox.event_s%s', s.segment)) is null;
                 foreach parent in array array['outbox.event', 'outbox_relay.finished', 'outbox.attempt'] loop
-                    execute format('drop table %s_s%s', parent, s.segment);
+                    if is_uncut then
+                        execute format('delete from %1$s_default d where d.ctid = any (array(select i.ctid from %1$s_default i
+                            where i.event_seq >= %2$s and i.event_seq < %3$s limit 50000))',
+                            parent, s.segment * width, (s.segment + 1) * width);
+                        get diagnostics n = row_count;
+                        is_left := is_left or n = 50000;
+                    else
+                        execute format('drop table %s_s%s', parent, s.segment);
+                    end if;
                 end loop;
                 if exists (select from outbox_relay.queue q where q.event_seq >= s.segment * width and q.event_seq < (s.segment + 1) * width) then
                     raise lock_not_available using message = 'a delivery of it was replayed just now';
                 end if;
-                delete from outbox_relay.segment g where g.segment = s.segment;
-                action := 'dropped'; detail := null;
+                if is_left then
+                    action := 'postponed'; detail := 'dropping: more of it lies in the default partitions';
+                else
+                    delete from outbox_relay.segment g where g.segment = s.segment;
+                    action := 'dropped'; detail := null;
+                end if;
             exception when lock_not_available then
                 action := 'postponed'; detail := 'dropping: ' || sqlerrm;
+                return next;
+                -- What is in the way of this one is in the way of the next, for which all would stand still again.
+                return;
             end;
         end if;
         return next;
     end loop;
 end
-$$;
+$_$;
 
 COMMENT ON FUNCTION outbox_relay.maintain() IS 'Housekeeping: segments, retention, idempotency keys.';
 
@@ -5992,20 +6083,27 @@ $$;
 COMMENT ON FUNCTION outbox_relay.take_out(versions bigint[], event_seq bigint) IS 'Disables subscriptions whose filters did not end in time.';
 
 CREATE FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 -- Publishes an operational event for a tenant, and for the setting operator_tenant: an event like any other,
 -- in the transaction of what it tells. Only if somebody has subscribed to it, so that a dead endpoint does
--- not fill the log with news that nobody reads.
+-- not fill the log with news that nobody reads. Nor is anything inserted then: an insert of no row rings the
+-- doorbell, too, and a call that notifies queues up behind all committers that do.
 -- Called by dead_lettered, disable and add_health.
-insert into outbox.event (tenant_id, type, payload)
-select t.tenant_id, tell.type, tell.payload
-from (select tell.tenant_id union select s.value from outbox.setting s where s.name = 'operator_tenant' and s.value <> '') t
-where exists (
-    select from outbox_relay.route r
-    where r.tenant_id = t.tenant_id
-      and r.pattern in (tell.type, 'outbox.' || split_part(tell.type, '.', 2) || '.*', 'outbox.*'))
+declare
+    tenants constant text[] := array(
+        select t.tenant_id
+        from (select tell.tenant_id union select s.value from outbox.setting s where s.name = 'operator_tenant' and s.value <> '') t
+        where exists (
+            select from outbox_relay.route r
+            where r.tenant_id = t.tenant_id
+              and r.pattern in (tell.type, 'outbox.' || split_part(tell.type, '.', 2) || '.*', 'outbox.*')));
+begin
+    if tenants <> '{}' then
+        insert into outbox.event (tenant_id, type, payload) select t, tell.type, tell.payload from unnest(tenants) t;
+    end if;
+end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.tell(tenant_id text, type text, payload jsonb) IS 'Publishes an operational event, if anybody has subscribed to it.';
@@ -7773,6 +7871,8 @@ REVOKE ALL ON FUNCTION outbox_relay.gauges() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.gauges() TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.give_up(subscription_id bigint, event_seq bigint, reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.give_up_old(subscription_id bigint, event_seq bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.guard_event() FROM PUBLIC;
 

@@ -71,6 +71,7 @@ fn not_sent(reason: String, started_at: SystemTime) -> Attempted {
         outcome: Outcome::RelayError,
         status_code: None,
         error: Some(reason),
+        is_unmade: false,
         response_excerpt: None,
         response_headers: None,
         retry_after: None,
@@ -132,6 +133,7 @@ fn finished(lease: &Lease, attempted: Attempted, request_headers: Option<String>
             (attempted.started_at + first_byte).duration_since(inserted_at).ok()
         }),
         outcome: attempted.outcome,
+        is_unmade: attempted.is_unmade,
         status_code: attempted.status_code.and_then(|status| i16::try_from(status).ok()),
         error: attempted.error,
         response_excerpt: attempted.response_excerpt,

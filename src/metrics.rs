@@ -97,6 +97,10 @@ pub struct Pulse {
     pub is_connected: bool,
     /// Whether it was told to stop.
     pub is_stopping: bool,
+    /// Whether its host has run out of files or the like, so that attempts cannot be made.
+    pub is_exhausted: bool,
+    /// Since when results are waiting to be recorded.
+    pub unrecorded_since: Option<Instant>,
 }
 
 /// What was counted between two looks, for `outbox_relay.add_sample`.
@@ -162,7 +166,13 @@ impl Default for Metrics {
             admin_refused: made.counter("admin_auth_failures_total", "Requests with no good token or session."),
             pool: made.gauges("pool_connections", "Pooled database connections.", &["state"]),
             pool_waiting: made.gauge("pool_waiting", "Calls that wait for a connection."),
-            pulse: Mutex::new(Pulse { turned_at: Instant::now(), is_connected: false, is_stopping: false }),
+            pulse: Mutex::new(Pulse {
+                turned_at: Instant::now(),
+                is_connected: false,
+                is_stopping: false,
+                is_exhausted: false,
+                unrecorded_since: None,
+            }),
             registry: registry.clone(),
         };
         made.gauges("build_info", "1, with the version.", &["version"])

@@ -74,6 +74,8 @@ pub struct Attempted {
     pub response_excerpt: Option<String>,
     /// The answer's headers, as received; store them through [`headers_json`].
     pub response_headers: Option<HeaderMap>,
+    /// The relay's host has run out of something: no request was made, and the receiver has no part in it.
+    pub is_unmade: bool,
     /// How long the receiver asks to be left alone; read from 429 and 503 only.
     pub retry_after: Option<Duration>,
     /// When the attempt began.
@@ -124,6 +126,10 @@ pub enum Failure {
     /// The relay could not make the attempt.
     #[error("the relay could not send: {0}")]
     Relay(String),
+    /// The relay's host has run out of what an attempt takes: files, sockets, memory. That is nobody's failure: the
+    /// attempt counts as not made.
+    #[error("the relay's host has run out: {0}")]
+    Exhausted(String),
 }
 
 /// In what TLS failed. The words are stable: people search the attempt log for them.
@@ -172,8 +178,16 @@ impl Failure {
             Self::Connect(_) => Outcome::ConnectError,
             Self::Tls { .. } => Outcome::TlsError,
             Self::Closed | Self::Protocol(_) => Outcome::ProtocolError,
-            Self::Relay(_) => Outcome::RelayError,
+            Self::Relay(_) | Self::Exhausted(_) => Outcome::RelayError,
         }
+    }
+
+    /// What the system's error says of this host, if it has run out of something.
+    pub fn exhausted(error: &std::io::Error) -> Option<Self> {
+        use rustix::io::Errno;
+        let errno = Errno::from_io_error(error)?;
+        let is_exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&errno);
+        is_exhausted.then(|| Self::Exhausted(error.to_string()))
     }
 
     /// The message for the attempt log: one line, bounded (a certificate's names, which the

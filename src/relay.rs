@@ -134,6 +134,8 @@ pub struct Relay {
     lease_at: Instant,
     /// Before that an expand keeps nothing back.
     keep_back_at: Instant,
+    /// Before that nothing is leased, because this host has run out of what attempts take; none if it has not.
+    exhausted_until: Option<Instant>,
     /// Since when expand has kept back all it read.
     stuck_since: Option<Instant>,
     ready: Ready,
@@ -158,6 +160,7 @@ pub struct Relay {
     recording: Option<JoinHandle<record::Done>>,
     recording_epoch: i32,
     recording_count: usize,
+    recording_since: Instant,
     /// Results that wait for an operator's open transaction; tried again with every tick.
     held_up: Vec<record::Result>,
     health: HashMap<i64, HealthDelta>,
@@ -241,6 +244,7 @@ impl Relay {
             claimed_at: now,
             lease_at: now,
             keep_back_at: now,
+            exhausted_until: None,
             stuck_since: None,
             ready,
             unwanted: Vec::new(),
@@ -257,6 +261,7 @@ impl Relay {
             recording: None,
             recording_epoch: 0,
             recording_count: 0,
+            recording_since: now,
             held_up: Vec::new(),
             health: HashMap::new(),
             housekeeping: None,

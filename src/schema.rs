@@ -23,7 +23,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 191] = files![
+const FILES: [(&str, &str); 192] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/is_unacceptable.sql",
@@ -49,6 +49,7 @@ const FILES: [(&str, &str); 191] = files![
     "functions/30_deliver/is_recorded.sql",
     "functions/30_deliver/record.sql",
     "functions/30_deliver/give_up.sql",
+    "functions/30_deliver/give_up_old.sql",
     "functions/30_deliver/dead_lettered.sql",
     "functions/32_order/queue_key.sql",
     "functions/32_order/first_of_key.sql",

@@ -54,6 +54,10 @@ pub struct Options {
     pub bin_dir: Option<PathBuf>,
     /// Lines of `postgresql.conf`, name and value, after (and so above) our own.
     pub settings: Vec<(String, String)>,
+    /// Where its directory is made, instead of where temporary files go.
+    pub parent: Option<PathBuf>,
+    /// Variables of the server's environment besides those it inherits.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Options {
@@ -160,7 +164,7 @@ impl Throwaway {
     /// No server is installed, or it does not start; the message holds the end of its log.
     pub fn start(options: Options) -> Result<Self, ThrowawayError> {
         let bin_dir = find_server(options.bin_dir.as_deref())?;
-        let dir = make_directory()?;
+        let dir = make_directory(options.parent.as_deref())?;
         Self::start_in(&dir, bin_dir, &options).inspect_err(|_| {
             // Best effort: the error that is on its way says more than one about this would.
             let _ = fs::remove_dir_all(&dir);
@@ -174,15 +178,21 @@ impl Throwaway {
         }
         init_cluster(dir, &bin_dir, user)?;
         write_settings(dir, options)?;
-        let mut server = Self::with_reaper(dir, bin_dir, user)?;
+        let mut server = Self::with_reaper(dir, bin_dir, user, &options.environment)?;
         server.start_anywhere()?;
         Ok(server)
     }
 
     /// What cleans up is there before there is something to clean up.
-    fn with_reaper(dir: &Path, bin_dir: PathBuf, user: Option<User>) -> Result<Self, ThrowawayError> {
+    fn with_reaper(
+        dir: &Path,
+        bin_dir: PathBuf,
+        user: Option<User>,
+        environment: &[(String, String)],
+    ) -> Result<Self, ThrowawayError> {
         let mut reaper = command("sh", dir, user);
         let mut reaper = reaper
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .args([OsStr::new("-c"), OsStr::new(REAPER), OsStr::new("reaper"), bin_dir.as_os_str(), dir.as_os_str()])
             .process_group(0) // the terminal's ^C is for us, not for the server under a test that handles it
             .stdin(Stdio::piped())
@@ -219,7 +229,7 @@ impl Throwaway {
     /// # Errors
     /// The copy could not be made.
     pub fn copy(&self) -> Result<Self, ThrowawayError> {
-        let dir = make_directory()?;
+        let dir = make_directory(None)?;
         self.copy_to(&dir).inspect_err(|_| {
             // Best effort, as above.
             let _ = fs::remove_dir_all(&dir);
@@ -231,7 +241,7 @@ impl Throwaway {
         if let Some(user) = user {
             chown(dir, Some(user.uid), Some(user.gid)).map_err(file_error("give away", dir))?;
         }
-        let copy = Self::with_reaper(dir, self.bin_dir.clone(), user)?;
+        let copy = Self::with_reaper(dir, self.bin_dir.clone(), user, &[])?;
         let program = self.bin_dir.join("pg_basebackup");
         let output = command(&program, dir, user)
             .args(["--pgdata=data", "--checkpoint=fast", "--wal-method=stream", "--no-sync", "--no-password"])
@@ -385,9 +395,10 @@ fn missing_program(dir: &Path) -> Option<&'static str> {
     ["postgres", "initdb", "pg_ctl"].into_iter().find(|program| !dir.join(program).is_file())
 }
 
-fn make_directory() -> Result<PathBuf, ThrowawayError> {
+fn make_directory(parent: Option<&Path>) -> Result<PathBuf, ThrowawayError> {
+    let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
     loop {
-        let dir = std::env::temp_dir().join(format!("outboxd-{:08x}", fastrand::u32(..)));
+        let dir = parent.join(format!("outboxd-{:08x}", fastrand::u32(..)));
         match DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => return Ok(dir),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

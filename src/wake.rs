@@ -26,6 +26,12 @@ const TRY_DOOR: &str = "select pg_try_advisory_lock(1869968482, 1)";
 const LEAVE_DOOR: &str = "select pg_advisory_unlock(1869968482, 1)";
 const TRY_BELL: &str = "select pg_try_advisory_lock(1869968482, 2)";
 const LEAVE_BELL: &str = "select pg_advisory_unlock(1869968482, 2)";
+/// What a role may be told for people's sessions, and this one is not meant by: it idles by design.
+const UNLIMIT: [&str; 2] = [
+    "set statement_timeout = 0",
+    "select set_config(name, '0', false) from pg_settings where setting <> '0' and name in
+        ('lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')",
+];
 const LISTEN_BELL: &str = "listen outbox_bell";
 const UNLISTEN_BELL: &str = "unlisten outbox_bell";
 const LISTEN_SIGNAL: &str = "listen outbox_signal";
@@ -106,6 +112,9 @@ impl Direct {
             }
             listener.hear(|heard| heard.lost = true);
         });
+        for unlimit in UNLIMIT {
+            client.batch_execute(unlimit).await?;
+        }
         // Listen before looking: what is notified from here on is heard.
         if listen {
             client.batch_execute(LISTEN_SIGNAL).await.map_err(connect::writing)?;

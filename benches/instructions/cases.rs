@@ -230,6 +230,7 @@ fn results(cases: &mut Vec<Case>) {
         latency: Duration::from_millis(7),
         since_commit: None,
         outcome: Outcome::Delivered,
+        is_unmade: false,
         status_code: Some(200),
         error: None,
         response_excerpt: None,

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// The loop goes round at least once a second; a round trip that hangs is given up after five.
 const LOOP_STALL: Duration = Duration::from_secs(10);
 
+/// A call that records takes milliseconds; one that the database refuses is tried again for ever.
+const RECORD_STALL: Duration = Duration::from_secs(3);
+
 /// The process lives and answers. It does not ask for the database: restarting outboxd would not mend that.
 pub(crate) fn healthz() -> Reply {
     json(StatusCode::OK, r#"{"alive":true}"#)
@@ -27,6 +30,12 @@ pub(crate) async fn readyz(admin: &Admin) -> Reply {
     }
     if !pulse.is_connected {
         reasons.push("not registered with the database".to_owned());
+    }
+    if pulse.is_exhausted {
+        reasons.push("attempts cannot be made: this host has run out of files, sockets or memory".to_owned());
+    }
+    if let Some(waited) = pulse.unrecorded_since.map(|since| since.elapsed()).filter(|waited| *waited > RECORD_STALL) {
+        reasons.push(format!("results could not be recorded for {} s", waited.as_secs()));
     }
     match admin.fleet.gauges().await {
         Err(_) => reasons.push("the database cannot be asked".to_owned()),

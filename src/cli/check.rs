@@ -1,7 +1,7 @@
 //! `outboxd check`: one line for each thing that must be right, exit 1 if one is not.
 
 use super::Exit;
-use crate::config::Config;
+use crate::config::{Config, ConnectSettings};
 use crate::reconcile::reconcile;
 use crate::{connect, db, schema};
 use tokio_postgres::Client;
@@ -199,7 +199,16 @@ fn or_none(text: &str) -> &str {
 async fn check_connections(config: &Config, findings: &mut Findings) -> Option<Client> {
     match config.database.connect_settings() {
         Ok(target) if config.database.listen_url.is_some() => match connect::open_driven(&target).await {
-            Ok(_) => findings.ok("database.url", "through a pooler, as listen_url says"),
+            Ok(client) => match keeps_transactions(&client).await {
+                Ok(()) => findings.ok("database.url", "through a pooler, as listen_url says"),
+                Err(e) => findings.problem(
+                    "database.url",
+                    format_args!(
+                        "no transaction can be begun (a pooler in statement mode? transaction mode works): {}",
+                        schema::describe(&e)
+                    ),
+                ),
+            },
             Err(e) => findings.problem("database.url", e),
         },
         Ok(_) => {}
@@ -219,6 +228,16 @@ async fn check_connections(config: &Config, findings: &mut Findings) -> Option<C
             return None;
         }
     };
+    if config.database.listen_url.is_some() {
+        match keeps_sessions(&client, &target).await {
+            Ok(true) => {}
+            Ok(false) => findings.problem(
+                "listen_url",
+                "what answers keeps no session for a connection (a pooler in transaction mode): LISTEN and the lock that says a relay lives need one; name the server itself",
+            ),
+            Err(e) => findings.problem("listen_url", e),
+        }
+    }
     let about = "select current_user::text, current_database()::text, current_setting('server_version'), current_setting('server_version_num')::int4, pg_is_in_recovery()";
     match client.query_one(about, &[]).await {
         Ok(row) => {
@@ -235,6 +254,28 @@ async fn check_connections(config: &Config, findings: &mut Findings) -> Option<C
         Err(e) => findings.problem("connection", schema::describe(&e)),
     }
     Some(client)
+}
+
+/// Whether a transaction may be more than one statement.
+async fn keeps_transactions(client: &Client) -> Result<(), tokio_postgres::Error> {
+    for step in ["begin", "select", "commit"] {
+        client.batch_execute(step).await?;
+    }
+    Ok(())
+}
+
+/// Whether two connections are two sessions, each with what it holds. A pooler that gives the idle session of one to
+/// the other lets it have the other's lock.
+async fn keeps_sessions(client: &Client, target: &ConnectSettings) -> Result<bool, connect::ConnectError> {
+    let key = fastrand::i32(..);
+    client.query_one("select pg_advisory_lock(hashtext('outboxd check'), $1)", &[&key]).await?;
+    let other = connect::open_driven(target).await?;
+    let had = "select pg_try_advisory_lock(hashtext('outboxd check'), $1)";
+    let has_it_too: bool = other.query_one(had, &[&key]).await?.get(0);
+    for holder in [client, &other] {
+        holder.query_one("select pg_advisory_unlock(hashtext('outboxd check'), $1)", &[&key]).await?;
+    }
+    Ok(!has_it_too)
 }
 
 async fn check_privileges(client: &Client, findings: &mut Findings) -> Result<(), tokio_postgres::Error> {
@@ -320,10 +361,17 @@ async fn check_settings(
     }
     let cache = client
         .query_one(
-            "select cache_size from pg_sequences where schemaname = 'outbox' and sequencename = 'event_event_seq_seq'",
+            "select cache_size, coalesce(last_value, 0)::float8 / max_value from pg_sequences where schemaname = 'outbox' and sequencename = 'event_event_seq_seq'",
             &[],
         )
         .await?;
+    let used: f64 = cache.get(1);
+    if used >= 0.9 {
+        findings.problem(
+            "log",
+            format_args!("{:.2} % of the positions are used up (outbox.event_event_seq_seq): after the last, producers' inserts fail", used * 100.0),
+        );
+    }
     if cache.get::<_, i64>(0) != 1 {
         findings.problem(
             "log",

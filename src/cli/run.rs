@@ -225,7 +225,9 @@ fn pooled_settings(config: &Config) -> Result<ConnectSettings, ConnectError> {
         // A pooler would refuse the startup parameter; there the client's own limit has to do.
         let timeout_ms = config.database.statement_timeout.as_millis();
         let options = pooled.server.get_options().unwrap_or_default();
-        let own = format!("-c statement_timeout={timeout_ms} -c default_transaction_isolation=read\\ committed");
+        let own = format!(
+            "-c statement_timeout={timeout_ms} -c lock_timeout=0 -c idle_session_timeout=0 -c default_transaction_isolation=read\\ committed"
+        );
         pooled.server.options(format!("{options} {own}").trim());
     }
     Ok(pooled)

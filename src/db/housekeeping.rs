@@ -5,6 +5,9 @@ use crate::metrics::Sample;
 use std::time::Duration;
 use tokio_postgres::types::Type;
 
+/// To make, begin and drop a segment, and to see that nothing is left to do.
+const MAINTAIN_STEPS: usize = 4;
+
 impl Db {
     /// Fences dead relays, and says how things stand.
     ///
@@ -79,14 +82,17 @@ impl Db {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn maintain(&self) -> Result<Vec<String>, DbError> {
-        let rows = self
-            .query(
-                "maintain",
-                "select concat_ws(' ', action, 'segment ' || segment, detail) from outbox_relay.maintain()",
-                &[],
-            )
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let sql = "select action in ('made', 'begun', 'dropped') as is_step, concat_ws(' ', action, 'segment ' || segment, detail) as line
+                   from outbox_relay.maintain()";
+        let mut done = Vec::new();
+        for _ in 0..MAINTAIN_STEPS {
+            let rows = self.query("maintain", sql, &[]).await?;
+            done.extend(rows.iter().map(|row| row.get::<_, String>("line")));
+            if !rows.iter().any(|row| row.get("is_step")) {
+                break;
+            }
+        }
+        Ok(done)
     }
 
     /// Ends an epoch and hands its leases back; returns how many.

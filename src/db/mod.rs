@@ -106,6 +106,9 @@ impl From<PoolError<ConnectError>> for DbError {
     }
 }
 
+/// So long a connection is kept whose statement was asked to stop.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(10);
+
 type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 
 /// The relay's calls. Cheap to clone.
@@ -385,6 +388,8 @@ impl Db {
                 let (token, tls) = (client.cancel_token(), self.tls.clone());
                 tokio::spawn(async move {
                     let _ = token.cancel_query(tls).await;
+                    // A pooler passes that on only as long as the connection is there: until the statement has ended.
+                    let _ = tokio::time::timeout(CANCELLED_WITHIN, client.batch_execute("")).await;
                 });
                 Err(DbError::Timeout(self.timeout))
             }

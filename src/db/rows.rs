@@ -207,6 +207,8 @@ pub struct Finished {
     pub since_commit: Option<Duration>,
     /// What came of it.
     pub outcome: Outcome,
+    /// No request was made, for want of what the host has run out of: it is handed back instead of recorded.
+    pub is_unmade: bool,
     /// The status, if there was an answer.
     pub status_code: Option<i16>,
     /// What went wrong.
@@ -365,6 +367,7 @@ mod tests {
             started_at: SystemTime::UNIX_EPOCH,
             latency: Duration::ZERO,
             since_commit: None,
+            is_unmade: false,
             outcome: Outcome::Rejected,
             status_code: Some(500),
             error: None,

@@ -1,6 +1,6 @@
 //! An attempt in the loop: a lease is taken in, begins when there is a place, ends, and is recorded.
 
-use super::Relay;
+use super::{Relay, TICK};
 use crate::attempt;
 use crate::crash_point::{Point, reached};
 use crate::lease::Work;
@@ -8,12 +8,16 @@ use crate::record::{self, Attempt, Held};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::warn;
 
 /// Most results recorded in one call.
 const RECORD_LIMIT: usize = 512;
 /// So many results are recorded at once, and fewer after so long.
 const RECORD_ENOUGH: usize = 128;
 const RECORD_PACE: Duration = Duration::from_millis(3);
+
+/// After so long without it, that this host has run out of something is said anew.
+const EXHAUSTED_AGAIN: Duration = Duration::from_secs(10);
 
 /// A lease to be handed back: its epoch, and its subscription and event.
 pub(super) type Unwanted = (i32, (i64, i64));
@@ -83,15 +87,30 @@ impl Relay {
             let id = attempt.lease.subscription_id;
             self.ready.end(id);
             self.lanes.end(attempt.lease.key(), finished.latency);
+            next = self.attempts.try_join_next().and_then(Result::ok);
+            if finished.is_unmade {
+                self.unwanted.push((attempt.epoch, attempt.lease.key()));
+                self.settle(attempt.epoch, 1);
+                self.wait_for_means(finished.error.as_deref());
+                continue;
+            }
             self.metrics.attempted(&finished, attempt.lease.attempts == 0);
             if record::count(&mut self.health, &finished) == self.circuit_failures {
                 self.tick_at = Instant::now(); // a circuit may have to open
             }
             self.results.push((attempt, finished));
-            next = self.attempts.try_join_next().and_then(Result::ok);
         }
         reached(Point::ResultNoted);
         self.expand_for_room();
+    }
+
+    /// This host has run out of files or the like: nothing more is leased for a while, and said once in a while.
+    fn wait_for_means(&mut self, error: Option<&str>) {
+        let now = Instant::now();
+        if self.exhausted_until.is_none_or(|until| now >= until + EXHAUSTED_AGAIN) {
+            warn!(error, "attempts cannot be made and are handed back; they count for no receiver's failure");
+        }
+        self.exhausted_until = Some(now + TICK);
     }
 
     /// When the results there are are to be recorded: at once if they are many, or little else is under way; otherwise
@@ -110,6 +129,7 @@ impl Relay {
         let same = self.results.iter().take(RECORD_LIMIT).take_while(|(attempt, _)| attempt.epoch == epoch).count();
         let batch: Vec<_> = self.results.drain(..same).collect();
         (self.recording_epoch, self.recording_count) = (epoch, batch.len());
+        self.recording_since = Instant::now();
         self.recording = Some(tokio::spawn(record::record(self.db.clone(), self.settings.name.clone(), batch)));
     }
 

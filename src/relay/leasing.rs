@@ -154,7 +154,8 @@ impl Relay {
     /// When the next call may be made after one that ended at `last`: with little room not right after it, because
     /// each costs about a millisecond whatever it brings.
     fn lease_at(&self, room: usize, last: Instant) -> Instant {
-        if room * 8 < self.settings.concurrency { self.lease_at.max(last + LEASE_PACE) } else { self.lease_at }
+        let at = self.exhausted_until.map_or(self.lease_at, |until| self.lease_at.max(until));
+        if room * 8 < self.settings.concurrency { at.max(last + LEASE_PACE) } else { at }
     }
 
     pub(super) async fn on_leased(&mut self, (epoch, leased): (i32, Leased)) {

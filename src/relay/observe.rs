@@ -1,6 +1,6 @@
 //! The relay telling how it is: to `/metrics` and `/readyz` of this process, and to `outbox.activity()`.
 
-use super::Relay;
+use super::{Relay, TICK};
 use crate::metrics::{Pulse, Sample};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,6 +15,9 @@ impl Relay {
             turned_at: Instant::now(),
             is_connected: self.is_connected(),
             is_stopping: self.drain_until.is_some(),
+            // Until one more round of attempts has gone well.
+            is_exhausted: self.exhausted_until.is_some_and(|until| Instant::now() < until + TICK),
+            unrecorded_since: self.recording.as_ref().map(|_| self.recording_since),
         };
         let unrecorded = self.results.len() + self.recording_count + self.held_up.len();
         let (in_flight, slow_beside) = (self.attempts.len(), self.lanes.slow_beside());

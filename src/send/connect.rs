@@ -174,7 +174,10 @@ impl Service<Uri> for ToProxy {
         let resolver = self.resolver.clone();
         Box::pin(async move {
             // What fails here is no fault of the receiver's name or address.
-            let to_proxy = |failure: Failure| Failure::Connect(format!("the proxy: {failure}"));
+            let to_proxy = |failure: Failure| match failure {
+                Failure::Exhausted(_) => failure,
+                failure => Failure::Connect(format!("the proxy: {failure}")),
+            };
             let addrs = resolve(&resolver, &proxy).await.map_err(to_proxy)?;
             dial(&addrs).await.map(TokioIo::new).map_err(to_proxy)
         })
@@ -229,7 +232,10 @@ async fn dial(addrs: &[SocketAddr]) -> Result<TcpStream, Failure> {
         // A request is written whole: waiting for more to send with it only delays it.
         match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
             Ok(stream) => return Ok(stream),
-            Err(error) => failed = Failure::Connect(format!("{addr}: {error}")),
+            Err(error) => match Failure::exhausted(&error) {
+                Some(exhausted) => return Err(exhausted),
+                None => failed = Failure::Connect(format!("{addr}: {error}")),
+            },
         }
     }
     Err(failed)

@@ -351,6 +351,7 @@ impl Received {
         started_at: SystemTime,
         latency: Duration,
     ) -> Attempted {
+        let is_unmade = matches!(result, Err(Failure::Exhausted(_)));
         let (outcome, error) = match result {
             Ok(status) => (outcome::classify(status), outcome::rejection(status)),
             Err(failure) => (failure.outcome(), Some(failure.message())),
@@ -363,6 +364,7 @@ impl Received {
             outcome,
             status_code: self.head.as_ref().map(|head| head.status.as_u16()),
             error,
+            is_unmade,
             response_excerpt: outcome::excerpt(self.body, excerpt_bytes),
             response_headers: self.head.map(|head| head.headers),
             retry_after,

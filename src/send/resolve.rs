@@ -54,7 +54,10 @@ impl Resolver {
         // From ASCII: URL parsing has applied IDNA, and receivers' names may hold an underscore.
         let mut name = Name::from_ascii(host).map_err(|error| failed(error.to_string()))?;
         name.set_fqdn(true);
-        let found = self.resolver.lookup_ip(name).await.map_err(|error| failed(reason(&error)))?;
+        let found = self.resolver.lookup_ip(name).await.map_err(|error| match &error {
+            NetError::Io(io) => Failure::exhausted(io).unwrap_or_else(|| failed(reason(&error))),
+            _ => failed(reason(&error)),
+        })?;
         let addresses: Vec<IpAddr> = found.iter().collect();
         if addresses.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(addresses) }
     }

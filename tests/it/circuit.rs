@@ -211,3 +211,29 @@ async fn an_endpoint_that_comes_back_gets_everything_and_was_spared_meanwhile() 
     relay.terminate();
     assert!(relay.ended().await.success());
 }
+
+#[tokio::test]
+async fn what_has_grown_too_old_is_given_up_and_does_not_stand_before_the_probe() {
+    let (_db, app, relay, subscription) = stage().await;
+    app.run(
+        "insert into outbox.retry_policy (name, delays, max_age) values ('fresh', '{1m}', '10 minutes');
+         update outbox.subscription set retry_policy = 'fresh'",
+    )
+    .await;
+    tell(&app, subscription, 0, 10).await;
+    app.insert_many("a", 31).await;
+    relay.expand_all(&Expand::default()).await;
+    app.run(
+        "update outbox_relay.queue set created_at = now() - interval '11 minutes', next_attempt_at = now() - interval '11 minutes'
+         where event_seq <= 30",
+    )
+    .await;
+    assert!(relay.claim(&Claim::default()).await.leases.is_empty(), "the circuit is open");
+    wait_for_probe(&app).await;
+    assert_eq!(relay.claim(&Claim::default()).await.leases, [(subscription, 31)]);
+    assert_eq!(circuit(&app).await, "half_open");
+    let given_up = "select count(*) from outbox.delivery where state = 'dead_letter' and last_error like '%max_age%'";
+    assert_eq!(app.one::<i64>(given_up).await, 30);
+    tell(&app, subscription, 1, 0).await;
+    assert_eq!(circuit(&app).await, "closed");
+}

@@ -4,10 +4,11 @@
 //! of a subscription: `retry_schedule`, `priority`, `ordered`, `pace`, `circuit`, `operational`; then what people do: `subscriptions`, `signatures`, `managed`, `operate`, `accounting`, `maintain`, `roles`, `rights`, `tenants`, `tenant_escapes`, `audit`.
 //! The operator's seat: `http_api`, `http_access`, `metrics`; with the feature `otlp`, `traces`.
 //! With the real program: `delivery` and `answers`, `egress`, `tls`, `isolation`, `doorbell`, `relays`, `pooler`, `command_line`, `status_watch`,
-//! `bench` and `bench_scenes`, `schema_upgrade`, `upgrade` and `pg_upgrade`, `failover`, `restores`; killed at each step: `crash_points`; and all of it at once: `survival`.
+//! `bench` and `bench_scenes`, `schema_upgrade`, `upgrade` and `pg_upgrade`, on another server: `versions`; `failover`, `restores`; killed at each step:
+//! `crash_points`; when something runs out: `exhaustion`; by chance: `faults`; and all of it at once: `survival`.
 //! What people hand in who mean harm, or do not look: `hostile_inputs`, `injection`, and by chance: `properties`.
 //! What one leaves open or gets wrong and the others must not feel: `stalls`, `filters`, and `limits` of what one may ask
-//! for; receivers and name servers that mean harm: `hostile`, `dns`.
+//! for; receivers and name servers that mean harm: `hostile`, `dns`. How `make soak` judges and draws: `soak`.
 
 mod support;
 
@@ -25,6 +26,7 @@ mod delivery;
 mod dns;
 mod doorbell;
 mod egress;
+mod exhaustion;
 mod expand;
 mod failover;
 mod faults;
@@ -59,6 +61,7 @@ mod schema_upgrade;
 mod secrets;
 mod secrets_leak;
 mod signatures;
+mod soak;
 mod stalls;
 mod status_watch;
 mod subscriptions;
@@ -69,3 +72,4 @@ mod tls;
 #[cfg(feature = "otlp")]
 mod traces;
 mod upgrade;
+mod versions;

@@ -38,6 +38,19 @@ async fn fail_for(session: &Session, subscription: i64, span: &str) {
 }
 
 #[tokio::test]
+async fn what_nobody_is_told_rings_no_bell() {
+    let (db, app, relay, failing) = stage().await;
+    let (sleeper, mut bell) = (db.session().await, db.listener("outbox_bell").await);
+    let event = app.insert("order.created", "{}").await;
+    relay.expand_all(&Expand::default()).await;
+    sleeper.run("select pg_advisory_lock(1869968482, 1)").await;
+    let told = relay.record_one(sent((failing, event), 503)).await.expect("told");
+    assert_eq!((told.state.as_deref(), bell.count().await), (Some("dead_letter"), 0));
+    app.insert("order.created", "{}").await;
+    assert_eq!(bell.count().await, 1, "this bell can be heard");
+}
+
+#[tokio::test]
 async fn a_dead_letter_is_told_to_who_asked() {
     let (_db, app, relay, failing) = stage().await;
     let listener = app.subscribe_with("outbox.delivery.*", "name => 'ops'").await;

@@ -164,3 +164,22 @@ async fn a_delivery_that_waited_too_long_is_given_up_and_not_sent() {
     app.run(&format!("select outbox.replay({subscription}, 1)")).await;
     assert_eq!(relay.claim(&Claim::default()).await.leases, [(subscription, 1)]);
 }
+
+#[tokio::test]
+async fn a_claim_that_gives_something_up_waits_no_less_for_what_follows() {
+    let (db, app, subscription) = stage("retry_policy => 'none'").await;
+    app.run(
+        "insert into outbox.retry_policy (name, delays, max_age) values ('fresh', '{1m}', '10 minutes');
+             update outbox.subscription set retry_policy = 'fresh'",
+    )
+    .await;
+    let relay = Relay::new(&db).await;
+    app.insert_many("a", 2).await;
+    relay.expand_all(&Expand::queue_only(10)).await;
+    app.run("update outbox_relay.queue set created_at = now() - interval '11 minutes' where event_seq = 1").await;
+    relay.session.run("begin; set local lock_timeout = '7s'").await;
+    assert_eq!(relay.claim(&Claim::default()).await.leases, [(subscription, 2)]);
+    assert_eq!(relay.session.one::<String>("show lock_timeout").await, "7s");
+    relay.session.run("commit").await;
+    assert_eq!(app.state(subscription, 1).await.as_deref(), Some("dead_letter"));
+}

@@ -1,6 +1,7 @@
 //! The log and history are read by index, whatever the planner has been told about them, and by whomever.
 
 use crate::support::{Claim, Db, Expand, PATIENCE, Relay, Session, sent};
+use crate::tenants::roles_can_be_bound;
 use std::time::Instant;
 
 /// How many rows of the log's first segment this session has read since it began its transaction:
@@ -164,11 +165,15 @@ async fn history_is_read_by_index_by_who_is_subject_to_policies_bound_or_not() {
          select n % 50 + 1, n, 'pending', now() from generate_series(200001, 201000) n;
          create schema shop; create table shop.orders as select n as order_id, n * 171 as event_seq, n * 171 % 50 + 1 as subscription_id from generate_series(1, 40) n;
          create role {bound} login in role outbox_operator;
-         select outbox.bind_role('{bound}', 't1');
          grant usage on schema shop to public; grant select on shop.orders to public;
          analyze outbox_relay.finished, outbox_relay.queue, outbox.subscription, shop.orders"
     ))
     .await;
+    // Without policies on PostgreSQL 14.
+    let is_confined = roles_can_be_bound(&app).await;
+    if is_confined {
+        app.run(&format!("select outbox.bind_role('{bound}', 't1')")).await;
+    }
     for session in
         [db.session_as("outbox_viewer").await, db.session_as("outbox_operator").await, db.login(&bound).await]
     {
@@ -188,7 +193,7 @@ async fn history_is_read_by_index_by_who_is_subject_to_policies_bound_or_not() {
             }
             let plan = plan(&session, query).await;
             assert!(!plan.contains("Seq Scan on finished_s0"), "{query}\n{plan}");
-            assert!(plan.contains("InitPlan"), "a policy is in it: {query}\n{plan}");
+            assert!(!is_confined || plan.contains("InitPlan"), "a policy is in it: {query}\n{plan}");
         }
     }
 }

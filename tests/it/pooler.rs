@@ -1,115 +1,18 @@
 //! Behind PgBouncer in transaction mode: statements through the pool, the epoch and LISTEN on `listen_url`.
 
-use crate::support::{Daemon, Db, Sink};
+use crate::support::{Daemon, Db, Endpoint, Outboxd, POOL_SIZE, Pooler, Scenario, Seat, Session, Sink, Writer};
 use hyper::StatusCode;
-use std::fs::{self, Permissions};
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where Debian installs it.
-const PROGRAM: &str = "/usr/sbin/pgbouncer";
-/// Server connections of the pool: fewer than the relays would open by themselves.
-const POOL_SIZE: usize = 2;
-
-/// Ends the pooler and removes its directory when our end of the pipe is closed, however we die.
-const REAPER: &str = r#"
-trap '' HUP INT TERM PIPE
-dir=$1; shift
-"$@" & pid=$!
-read -r _
-kill -KILL $pid
-rm -rf "$dir"
-"#;
-
-/// A PgBouncer of one test's own.
-struct Pooler {
-    reaper: Child,
-    pipe: Option<ChildStdin>,
-    port: u16,
-}
-
-impl Pooler {
-    /// `None` if it is not installed.
-    fn start(server_port: u16) -> Option<Self> {
-        if !PathBuf::from(PROGRAM).is_file() {
-            return None;
-        }
-        let dir = std::env::temp_dir().join(format!("outboxd-pooler-{:08x}", fastrand::u32(..)));
-        fs::create_dir(&dir).expect("a directory");
-        let port =
-            TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a port").port();
-        let configuration = dir.join("pgbouncer.ini");
-        fs::write(
-            &configuration,
-            format!(
-                "[databases]\n* = host=127.0.0.1 port={server_port} user=postgres\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-                 auth_type = any\npool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 200\nunix_socket_dir =\n"
-            ),
-        )
-        .expect("its configuration");
-        let mut command = Command::new("sh");
-        command.args(["-c", REAPER, "reaper"]).arg(&dir).arg(PROGRAM).arg("-q");
-        if fs::metadata(&dir).expect("its directory").uid() == 0 {
-            // It refuses to run as root.
-            for (path, mode) in [(&dir, 0o755), (&configuration, 0o644)] {
-                fs::set_permissions(path, Permissions::from_mode(mode)).expect("readable");
-            }
-            command.args(["-u", "postgres"]);
-        }
-        let mut reaper = command
-            .arg(&configuration)
-            .process_group_of_its_own()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sh runs");
-        let pipe = reaper.stdin.take();
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(10), "PgBouncer does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Some(Self { reaper, pipe, port })
-    }
-}
-
-/// The terminal's ^C is for the tests.
-trait OwnGroup {
-    fn process_group_of_its_own(&mut self) -> &mut Self;
-}
-
-impl OwnGroup for Command {
-    fn process_group_of_its_own(&mut self) -> &mut Self {
-        use std::os::unix::process::CommandExt;
-        self.process_group(0)
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        if let Some(mut pipe) = self.pipe.take() {
-            let _ = pipe.flush();
-        }
-        let _ = self.reaper.wait();
-    }
-}
+/// Between two events of a producer that goes on throughout.
+const PAUSE: Duration = Duration::from_millis(5);
 
 #[tokio::test]
 async fn behind_a_pooler_deliveries_retries_and_kills_work() {
     let db = Db::new().await;
     let direct = db.url();
-    let (server, name) = direct.rsplit_once('/').expect("a name");
-    let server_port = server.rsplit_once(':').expect("a port").1.parse().expect("a number");
-    let Some(pooler) = Pooler::start(server_port) else {
-        println!("skipped: {PROGRAM} is not installed (apt-get install pgbouncer)");
-        return;
-    };
-    let pooled = format!("postgres://postgres@127.0.0.1:{}/{name}", pooler.port);
+    let Some(pooler) = Pooler::start(&direct, "transaction", "") else { return };
+    let pooled = pooler.url(&direct);
     let session = db.session().await;
     session.allow_http().await;
     let sink =
@@ -159,4 +62,203 @@ async fn behind_a_pooler_deliveries_retries_and_kills_work() {
     session.insert("order.created", "{}").await;
     session.wait_for_state(endpoint.id, "succeeded", total + 1).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// Sends through the pool, and has its one session at `listen_url`.
+fn relay(pooled: &str, listen_url: &str) -> Outboxd {
+    Daemon::relay(pooled, "relay-1")
+        .set("OUTBOXD_DATABASE__LISTEN_URL", listen_url)
+        .set("OUTBOXD_DATABASE__POOL_SIZE", "4")
+}
+
+async fn stage() -> (Db, Session, Sink, Endpoint) {
+    let db = Db::new().await;
+    let session = db.session().await;
+    session.allow_http().await;
+    let sink = Sink::accepting().await;
+    // A pooler that is killed is to have results on their way.
+    sink.dawdle(Duration::from_millis(10));
+    let endpoint = session.endpoint(&sink.url("/in"), "").await;
+    (db, session, sink, endpoint)
+}
+
+#[tokio::test]
+async fn whichever_way_to_the_database_is_away_deliveries_go_on_when_it_is_back() {
+    let (db, session, sink, _) = stage().await;
+    let (Some(mut pool), Some(mut direct)) =
+        (Pooler::start(&db.url(), "transaction", ""), Pooler::start(&db.url(), "session", ""))
+    else {
+        return;
+    };
+    let environment = [
+        ("OUTBOXD_DATABASE__LISTEN_URL", direct.url(&db.url())),
+        ("OUTBOXD_DATABASE__POOL_SIZE", "4".to_owned()),
+        ("OUTBOXD_DATABASE__CONNECT_TIMEOUT", "2s".to_owned()),
+    ];
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut seat = Seat::at(&pool.url(&db.url()), &session, &environment).await;
+    for (fault, kills, said) in [
+        ("pgbouncer-killed", [true, false], "could not be"),
+        ("pgbouncer-of-listen-url-killed", [false, true], "the direct connection is lost"),
+        ("pgbouncers-killed", [true, true], "the database cannot be reached"),
+    ] {
+        let writer = Writer::start(&db.url(), PAUSE);
+        let arrived = sink.arrived().len();
+        sink.wait_for(arrived + 50).await;
+        let log = seat.daemon.log().len();
+        for (pooler, is_killed) in [&mut pool, &mut direct].into_iter().zip(kills) {
+            if is_killed {
+                pooler.kill();
+            }
+        }
+        let began = Instant::now();
+        while !seat.daemon.log()[log..].contains(said) {
+            assert!(began.elapsed() < Duration::from_secs(15), "{fault}: no {said:?}:\n{}", &seat.daemon.log()[log..]);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let ready = seat.send("GET", "/readyz", &[], "").await;
+        assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{fault}: {ready:?}");
+        for (pooler, is_killed) in [&mut pool, &mut direct].into_iter().zip(kills) {
+            if is_killed {
+                pooler.start_again();
+            }
+        }
+        let scenario = Scenario::is_back(fault);
+        let arrived = sink.arrived().len();
+        sink.wait_for(arrived + 50).await;
+        let written = writer.stop().await;
+        scenario.recovered(&session, &sink, &written.committed).await;
+    }
+    seat.daemon.terminate();
+    assert!(seat.daemon.ended().await.success());
+}
+
+#[tokio::test]
+async fn server_connections_that_come_and_go_behind_the_pooler_are_not_noticed() {
+    let (db, session, sink, _) = stage().await;
+    let Some(pooler) = Pooler::start(&db.url(), "transaction", "server_lifetime = 1\nserver_idle_timeout = 1") else {
+        return;
+    };
+    let mut relay = relay(&pooler.url(&db.url()), &db.url()).spawn().registered().await;
+    let writer = Writer::start(&db.url(), PAUSE);
+    let (console, connection) = tokio_postgres::connect(&pooler.console(), tokio_postgres::NoTls).await.expect("it");
+    tokio::spawn(connection);
+    let pooled = "select pid from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and query ~ 'outbox_relay'";
+    let mut backends = std::collections::BTreeSet::new();
+    for n in 1..=15 {
+        sink.wait_for(n * 30).await;
+        console.batch_execute("reconnect").await.expect("RECONNECT");
+        backends.extend(session.all::<i32>(pooled).await);
+    }
+    let scenario = Scenario::is_back("pgbouncer-reconnect");
+    let written = writer.stop().await;
+    assert_eq!(scenario.recovered(&session, &sink, &written.committed).await, 0);
+    assert!(backends.len() > 10, "they came and went: {backends:?}");
+    assert!(!relay.log().contains("WARN"), "{}", relay.log());
+    relay.terminate();
+    assert!(relay.ended().await.success());
+}
+
+#[tokio::test]
+async fn nothing_of_a_call_stays_behind_in_the_session_it_had() {
+    let (db, session, sink, endpoint) = stage().await;
+    let Some(pooler) = Pooler::start(&db.url(), "transaction", "") else { return };
+    let pooled = pooler.url(&db.url());
+    let before: Vec<String> = Session::at(&db.url()).await.all(SETTINGS).await;
+    let environment = [("OUTBOXD_DATABASE__LISTEN_URL", db.url())];
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let seat = Seat::at(&pooled, &session, &environment).await;
+    session.insert_many("order.created", 50).await;
+    session.wait_for_state(endpoint.id, "succeeded", 50).await;
+    // Requests run as who asks, on the transaction alone.
+    seat.call("GET", "/webhooks", None).await.ok();
+    seat.call("GET", "/status", None).await.ok();
+    drop(seat);
+    sink.wait_for(50).await;
+    // Two transactions at once have both of the pool's sessions.
+    let (one, other) = (Session::at(&pooled).await, Session::at(&pooled).await);
+    for session in [&one, &other] {
+        session.run("begin").await;
+    }
+    let mut pids = Vec::new();
+    for session in [&one, &other] {
+        pids.push(session.one::<i32>("select pg_backend_pid()").await);
+        assert_eq!(session.all::<String>(SETTINGS).await, before);
+        let kept = "select format('%s %s %s %s', (select count(*) from pg_prepared_statements where not from_sql),
+                        (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),
+                        (select count(*) from pg_listening_channels()),
+                        (select count(*) from pg_class where relnamespace = pg_my_temp_schema()))";
+        assert_eq!(session.one::<String>(kept).await, "1 0 0 0", "statements (this one), locks, channels, tables");
+        assert_eq!(session.one::<String>("select current_user || ' ' || session_user").await, "postgres postgres");
+    }
+    assert_ne!(pids[0], pids[1]);
+}
+
+/// All that a session can be told to do otherwise; who it is for is the client's own.
+const SETTINGS: &str = "select name || ' = ' || setting from pg_settings
+    where source in ('session', 'client', 'override', 'interactive') and name not in ('application_name', 'client_encoding')
+    union all select 'outbox.' || n || ' = ' || coalesce(current_setting('outbox.' || n, true), '') from unnest('{tenant,actor,quiet}'::text[]) n
+    order by 1";
+
+/// tokio-postgres closes the connection of a cancel request as soon as it is written, and PgBouncer 1.18 drops a
+/// request whose client is gone; libpq waits for the other end to close it.
+#[tokio::test]
+#[ignore = "a known defect: the cancel request does not get through PgBouncer; docs/postgresql.md has what to do"]
+async fn a_statement_that_is_given_up_is_cancelled_through_the_pooler() {
+    let (db, session, _sink, _) = stage().await;
+    let Some(pooler) = Pooler::start(&db.url(), "transaction", "") else { return };
+    let slow = session
+        .endpoint(
+            "http://127.0.0.1:9/slow",
+            "name => 'slow', filter => '$.s like_regex \"^(x+)(x+)(x+)\\\\1\\\\2\\\\3$\"'",
+        )
+        .await;
+    let relay = relay(&pooler.url(&db.url()), &db.url())
+        .set("OUTBOXD_DATABASE__STATEMENT_TIMEOUT", "1s")
+        .spawn()
+        .registered()
+        .await;
+    // An odd number of x is no even one, and the expression has to try them all.
+    session
+        .run("insert into outbox.event (type, payload) values ('order.created', jsonb_build_object('s', repeat('x', 4001)))")
+        .await;
+    session.wait_for_state(slow.id, "dead_letter", 1).await;
+    session.wait_until("select disabled_reason ~ 'did not end' from outbox.subscription where name = 'slow'").await;
+    let evaluating = "select exists (select from pg_stat_activity where datname = current_database() and state = 'active'
+        and query ~ 'outbox_relay.(expand|try_filters)' and pid <> pg_backend_pid() and query_start < now() - interval '1 second')";
+    session.wait_until(&format!("select not ({evaluating})")).await;
+    assert!(!relay.log().contains("could not be asked to stop"), "{}", relay.log());
+}
+
+#[tokio::test]
+async fn a_mode_that_cannot_work_is_refused_by_check() {
+    let (db, session, sink, _) = stage().await;
+    let (Some(transaction), Some(statement), Some(one_session)) = (
+        Pooler::start(&db.url(), "transaction", ""),
+        Pooler::start(&db.url(), "statement", ""),
+        Pooler::start(&db.url(), "session", ""),
+    ) else {
+        return;
+    };
+    let check = async |url: &Pooler, listen_url: String| {
+        let check = Outboxd::on(&url.url(&db.url()), &["check"]).set("OUTBOXD_DATABASE__LISTEN_URL", &listen_url);
+        let output = check.output().await;
+        (output.code, output.printed)
+    };
+    let (code, printed) = check(&transaction, db.url()).await;
+    assert!(code == Some(0) && printed.contains("through a pooler"), "{printed}");
+    let (code, printed) = check(&statement, db.url()).await;
+    assert!(code == Some(1) && printed.contains("statement mode"), "{printed}");
+    let (code, printed) = check(&transaction, transaction.url(&db.url())).await;
+    assert!(code == Some(1) && printed.contains("keeps no session"), "{printed}");
+    // One session for each client is a direct connection to all intents.
+    let (code, printed) = check(&one_session, one_session.url(&db.url())).await;
+    assert!(code == Some(0), "{printed}");
+    let _relay = relay(&one_session.url(&db.url()), &db.url())
+        .set("OUTBOXD_DATABASE__POOL_SIZE", "1")
+        .spawn()
+        .registered()
+        .await;
+    session.insert("order.created", "{}").await;
+    sink.wait_for(1).await;
 }

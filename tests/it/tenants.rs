@@ -1,11 +1,25 @@
 //! Roles that are bound to tenants: each sees and operates its own, in every table, view and function there is.
 
-use crate::support::{Db, Expand, Relay, Session, sent};
+use crate::support::{Db, Expand, Relay, Session, left_out, sent};
 use std::collections::BTreeSet;
 
 /// The other tenant's name is in everything that is its own, so that whatever leaks shows.
 pub(crate) const OWN: &str = "acme";
 pub(crate) const OTHER: &str = "globex";
+
+/// False on PostgreSQL 14, whose views run with their owner's rights: there it is seen to that it is refused, which leaves
+/// out what a bound role sees.
+pub(crate) async fn roles_can_be_bound(app: &Session) -> bool {
+    if app.one::<i32>("select current_setting('server_version_num')::int4").await >= 150_000 {
+        return true;
+    }
+    let role = format!("{}_at_14", app.one::<String>("select current_database()").await);
+    app.run(&format!("create role {role}")).await;
+    let error = app.refused(&format!("select outbox.bind_role('{role}', '{OWN}')"), "OB081").await;
+    assert!(error.message().contains("PostgreSQL 14"), "{error:?}");
+    left_out("roles bound to tenants", "PostgreSQL 14 refuses to bind them");
+    false
+}
 
 /// A subscription with a delivered event, a dead letter that stops its key, and a pending delivery.
 pub(crate) struct Tenant {
@@ -26,9 +40,13 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) async fn new() -> Self {
+    /// `None` on PostgreSQL 14, where no role can be bound.
+    pub(crate) async fn new() -> Option<Self> {
         let db = Db::new().await;
         let (app, relay) = (db.session().await, Relay::new(&db).await);
+        if !roles_can_be_bound(&app).await {
+            return None;
+        }
         let prefix: String = app.one("select current_database()").await;
         let own = Self::tenant(&app, &relay, OWN).await;
         let other = Self::tenant(&app, &relay, OTHER).await;
@@ -43,7 +61,7 @@ impl Stage {
         for group in ["producer", "viewer", "operator"] {
             stage.app.run(&format!("create role {} login in role outbox_{group}", stage.role("free", group))).await;
         }
-        stage
+        Some(stage)
     }
 
     async fn tenant(app: &Session, relay: &Relay, tenant: &str) -> Tenant {
@@ -138,7 +156,7 @@ async fn everything_readable(session: &Session, app: &Session, group: &str) -> V
 
 #[tokio::test]
 async fn a_bound_role_reads_its_own_rows_in_every_table_and_view() {
-    let stage = Stage::new().await;
+    let Some(stage) = Stage::new().await else { return };
     stage.app.run("select outbox.define_event_type('a.b'); select outbox.create_token('viewer')").await;
     // An ordering key that was stopped, whatever the setting.
     for tenant in [&stage.own, &stage.other] {
@@ -279,7 +297,7 @@ async fn outcome(session: &Session, statement: &str) -> Result<(), (String, Stri
 
 #[tokio::test]
 async fn every_function_works_on_what_is_the_bound_roles_own_and_on_nothing_else() {
-    let stage = Stage::new().await;
+    let Some(stage) = Stage::new().await else { return };
     let functions: BTreeSet<String> = stage
         .app
         .all("select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'outbox'::regnamespace")
@@ -342,7 +360,7 @@ async fn every_function_works_on_what_is_the_bound_roles_own_and_on_nothing_else
 
 #[tokio::test]
 async fn naming_the_other_tenant_in_a_call_fails_closed() {
-    let stage = Stage::new().await;
+    let Some(stage) = Stage::new().await else { return };
     let operator = stage.login(OWN, "operator").await;
     let (id, seq) = (stage.own.subscription_id, stage.own.event_seq);
     for call in [
@@ -365,7 +383,7 @@ async fn naming_the_other_tenant_in_a_call_fails_closed() {
 
 #[tokio::test]
 async fn the_http_functions_show_a_bound_role_nothing_of_others_and_change_nothing_there() {
-    let stage = Stage::new().await;
+    let Some(stage) = Stage::new().await else { return };
     let operator = stage.login(OWN, "operator").await;
     let before = stage.all_of_the_other().await;
     let functions: Vec<String> = stage

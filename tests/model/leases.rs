@@ -213,6 +213,7 @@ pub(crate) enum Variant {
 pub(crate) struct Leases {
     variant: Variant,
     deliveries: u8,
+    relays: u8,
     /// Lost connections, relays and answers; crashes of the server.
     losses: u8,
     crashes: u8,
@@ -223,7 +224,7 @@ pub(crate) struct Leases {
 impl Leases {
     /// Nothing goes wrong.
     fn new(variant: Variant, deliveries: u8) -> Self {
-        Self { variant, deliveries, losses: 0, crashes: 0, failures: 0, waits: 0 }
+        Self { variant, deliveries, relays: 2, losses: 0, crashes: 0, failures: 0, waits: 0 }
     }
 
     fn is(&self, variant: Variant) -> bool {
@@ -446,9 +447,12 @@ impl Model for Leases {
         vec![State {
             durable: db.clone(),
             db,
-            registered: 2,
-            sessions: one(1) | one(2),
-            relays: [1, 2].map(|epoch| Relay { is_alive: true, is_connected: true, epoch, ..Relay::default() }),
+            registered: self.relays,
+            sessions: (1..=self.relays).map(one).sum(),
+            relays: [1, 2].map(|epoch| {
+                let is_alive = epoch <= self.relays;
+                Relay { is_alive, is_connected: is_alive, epoch: if is_alive { epoch } else { 0 }, ..Relay::default() }
+            }),
             forgotten: Vec::new(),
             next_attempt: 0,
             losses_left: self.losses,

@@ -21,8 +21,9 @@ as $$
 --            queue_due_idx, one probe each. So a paused or saturated subscription with a million rows
 --            costs one probe, and stands in nobody's way.
 --   admit    what each of them may be given: room, and where there is one, rate limit and circuit
+--   give up  what is too old, some at a time
 --   pick     so many of each, the highest priority and then the longest due first; their rows are locked
---   sort out what is too old is given up, what is not the first of its ordering key is parked
+--   sort out what is too old after all is given up, what is not the first of its ordering key is parked
 --   weigh    no more than byte_limit, in bytes of payload as text, but one at least; a payload that cannot be written
 --            within bounds (payload_text) is given up
 --   lease    the rest
@@ -48,6 +49,8 @@ declare
     probed_ids  bigint[];
     admitted    integer := 0;
     max_bytes   constant integer := outbox_relay.limit_of('max_payload_bytes');
+    old_limit   constant integer := 100;
+    gave_up     boolean := false;
 begin
     perform outbox_relay.require_read_committed();
     if asynchronous then
@@ -133,6 +136,28 @@ begin
         next_due_at := least(next_due_at, s.held_until);
     end loop;
 
+    -- Beforehand, and without using room: a probe is one delivery, and it would never be made while more grow old than
+    -- there are claims.
+    if cardinality(array_remove(due.max_ages, null)) > 0 then
+        for r in
+            select q.subscription_id as id, q.event_seq as seq
+            from unnest(due.ids, rooms, due.priorities, due.max_ages) d (subscription_id, room, priorities, max_age)
+            cross join lateral unnest(d.priorities::smallint[]) p (priority)
+            cross join lateral (
+                select q.* from outbox_relay.queue q
+                where q.subscription_id = d.subscription_id and q.priority = p.priority and q.next_attempt_at <= now()
+                order by q.next_attempt_at limit old_limit) q
+            where d.max_age is not null and d.room > 0 and q.cause = 'schedule' and q.created_at < now() - d.max_age
+            limit old_limit
+        loop
+            perform from outbox_relay.queue q
+            where q.subscription_id = any (array[r.id]) and q.event_seq = r.seq and q.next_attempt_at <= now() for no key update skip locked;
+            if found then
+                gave_up := outbox_relay.give_up_old(r.id, r.seq) or gave_up;
+            end if;
+        end loop;
+    end if;
+
     with tests as materialized (
         -- They go whatever the subscription's state; a row that another call has locked is in good hands.
         select q.subscription_id, q.event_seq
@@ -177,22 +202,14 @@ begin
               union all
               select g.subscription_id, g.event_seq, g.ordering_key, g.too_old, false from again g) i) a;
     more := more or picked.filled or picked.count >= lease_limit;
+    if gave_up then
+        next_due_at := now();           -- there may be more of it
+    end if;
 
     if picked.doubtful is not null then
         for r in select n.nth, picked.ids[n.nth] as id, picked.seqs[n.nth] as seq, picked.keys[n.nth] as key, picked.too_old[n.nth] as too_old
                  from unnest(picked.doubtful::integer[]) n (nth) order by id, seq loop
-            if r.too_old and not exists (
-                -- what was to wait is as old as the end of that wait
-                select from outbox.event e, outbox.subscription s, outbox.retry_policy p
-                where e.event_seq = r.seq and s.subscription_id = r.id and p.name = s.retry_policy and e.deliver_at >= now() - p.max_age) then
-                -- What an operator's open transaction holds is left for later: a claim waits for nobody.
-                begin
-                    perform set_config('lock_timeout', '20ms', true);
-                    perform outbox_relay.give_up(r.id, r.seq, 'it waited longer than the max_age of the retry policy');
-                exception when lock_not_available then
-                    update outbox_relay.queue q set next_attempt_at = now() + interval '1 second'
-                    where q.subscription_id = r.id and q.event_seq = r.seq;
-                end;
+            if r.too_old and outbox_relay.give_up_old(r.id, r.seq) then
                 null;
             elsif r.key is not null and outbox_relay.park_behind(r.id, r.seq, r.key) then
                 null;

@@ -5,15 +5,20 @@ as $$
 -- Housekeeping, from one relay at a time about once a minute: makes segments ahead, begins a new one when
 -- the current is old or large enough, drops those past retention, prunes idempotency keys, cancels what
 -- was created for a subscription in the moment it was unsubscribed, and disables those that have failed for
--- too long. Says what it did, a row each.
+-- too long. Says what it did, a row each; as long as it made, began or dropped something, there may be more to do,
+-- each in a transaction of its own.
 --
 -- Locks are tried for a tenth of a second; what cannot be had is left for the next time, because a queued
 -- exclusive lock stops every writer behind it.
--- Invariants: no DELETE on event, finished or attempt; a segment goes only when all its events are expanded
--- and the queue holds nothing of it.
+-- If nobody cut a segment in time, what came lies in the default partitions and stays there: the log moves on to the
+-- next segment, and retention deletes it. Where positions come to an end no more segments are made.
+-- Invariants: no DELETE on event, finished or attempt, but for what lies in the default partitions; a segment goes
+-- only when all its events are expanded and the queue holds nothing of it.
 #variable_conflict use_column
 declare
     width     constant bigint := 10000000000;
+    -- The last that is whole: 2^63 - 1 lies in the one behind it.
+    last      constant bigint := 922337202;
     head      bigint;
     current   bigint;
     interval_ interval;
@@ -23,6 +28,9 @@ declare
     c         outbox_relay.cursor;
     s         record;
     parent    text;
+    is_uncut  boolean;
+    is_left   boolean;
+    made      boolean := false;
 begin
     if not pg_try_advisory_xact_lock(1869968482, 5) then
         return;
@@ -67,15 +75,26 @@ begin
     where t.ctid = any (array(select i.ctid from outbox_relay.idempotent_request i
         where i.created_at < now() - (select value::interval from outbox.setting where name = 'idempotency_retention') order by i.created_at limit 50000));
 
-    for n in current .. current + 2 loop
+    if current >= last / 10 * 9 then
+        action := 'running out'; segment := null; detail := format('position %s of %s: outbox.event takes no event after the last', head, 9223372036854775807);
+        return next;
+    end if;
+
+    for n in current .. least(current + 2, last) loop
         if not exists (select from outbox_relay.segment g where g.segment = n) then
             begin
                 perform outbox_relay.make_segment(n);
+                made := true;
                 action := 'made'; segment := n; detail := null;
                 return next;
-            exception when lock_not_available then
-                action := 'postponed'; segment := n; detail := 'making: ' || sqlerrm;
-                return next;
+            exception
+                when lock_not_available then
+                    action := 'postponed'; segment := n; detail := 'making: ' || sqlerrm;
+                    return next;
+                when check_violation then
+                    insert into outbox_relay.segment (segment) values (n);
+                    action := 'passed over'; segment := n; detail := 'it was not cut in time: what it has lies in the default partitions';
+                    return next;
             end;
         end if;
     end loop;
@@ -84,12 +103,13 @@ begin
     update outbox_relay.segment g set opened_at = coalesce(g.opened_at, now()), closed_at = now()
     where g.segment < current and g.closed_at is null;
 
-    -- The current segment has events, is old or large enough, and the next one is there to move to. The gap
-    -- that the sequence jumps is what makes reading and moving it safe without a lock, see V2__log.sql.
-    if head > current * width
-        and (head - current * width >= events
+    -- The current segment has events, is old or large enough or has no partitions, and the next one is there to move to.
+    -- The gap that the sequence jumps is what makes reading and moving it safe without a lock, see V2__log.sql.
+    is_uncut := to_regclass(format('outbox.event_s%s', current)) is null;
+    if current < last and head > current * width
+        and (head - current * width >= events or is_uncut
             or exists (select from outbox_relay.segment g where g.segment = current and g.opened_at <= now() - interval_))
-        and exists (select from outbox_relay.segment g where g.segment = current + 1)
+        and to_regclass(format('outbox.event_s%s', current + 1)) is not null
         and (current + 1) * width - head > width / 2 then
         perform setval('outbox.event_event_seq_seq', (current + 1) * width, false);
         update outbox_relay.segment g set closed_at = now() where g.segment = current;
@@ -98,6 +118,11 @@ begin
         return next;
     end if;
 
+    -- Making one has locked the default partitions until the end, dropping one locks the whole first, and so does
+    -- whoever reads: both in one transaction and a reader wait for each other. The caller comes again.
+    if made then
+        return;
+    end if;
     for s in select g.segment from outbox_relay.segment g where g.closed_at < now() - retention order by g.segment loop
         segment := s.segment;
         if c.floor_seq < (s.segment + 1) * width - 1 and exists (
@@ -108,16 +133,33 @@ begin
             action := 'postponed'; detail := 'dropping: it has deliveries outstanding';
         else
             begin
+                is_left := false;
+                is_uncut := to_regclass(format('outbox.event_s%s', s.segment)) is null;
                 foreach parent in array array['outbox.event', 'outbox_relay.finished', 'outbox.attempt'] loop
-                    execute format('drop table %s_s%s', parent, s.segment);
+                    if is_uncut then
+                        execute format('delete from %1$s_default d where d.ctid = any (array(select i.ctid from %1$s_default i
+                            where i.event_seq >= %2$s and i.event_seq < %3$s limit 50000))',
+                            parent, s.segment * width, (s.segment + 1) * width);
+                        get diagnostics n = row_count;
+                        is_left := is_left or n = 50000;
+                    else
+                        execute format('drop table %s_s%s', parent, s.segment);
+                    end if;
                 end loop;
                 if exists (select from outbox_relay.queue q where q.event_seq >= s.segment * width and q.event_seq < (s.segment + 1) * width) then
                     raise lock_not_available using message = 'a delivery of it was replayed just now';
                 end if;
-                delete from outbox_relay.segment g where g.segment = s.segment;
-                action := 'dropped'; detail := null;
+                if is_left then
+                    action := 'postponed'; detail := 'dropping: more of it lies in the default partitions';
+                else
+                    delete from outbox_relay.segment g where g.segment = s.segment;
+                    action := 'dropped'; detail := null;
+                end if;
             exception when lock_not_available then
                 action := 'postponed'; detail := 'dropping: ' || sqlerrm;
+                return next;
+                -- What is in the way of this one is in the way of the next, for which all would stand still again.
+                return;
             end;
         end if;
         return next;

@@ -1,9 +1,9 @@
 //! Schemas as text, to be compared.
 
-use super::bin_dir;
+use super::{client_program, left_out};
 use std::process::Command;
 
-/// The schema, without what differs from run to run: versions, random tokens, owners. `None` without a pg_dump.
+/// The schema, without what differs from run to run: versions, random tokens, owners. `None` without a pg_dump that reads it.
 pub(crate) fn dump(url: &str) -> Option<String> {
     pg_dump(url, &["--schema-only"])
 }
@@ -14,11 +14,10 @@ pub(crate) fn dump_data(url: &str) -> Option<String> {
 }
 
 fn pg_dump(url: &str, arguments: &[&str]) -> Option<String> {
-    let program = bin_dir().join("pg_dump");
-    if !program.exists() {
-        println!("not compared: there is no {}", program.display());
+    let Some(program) = client_program("pg_dump") else {
+        left_out("a comparison of dumps", "no pg_dump of the server's version or a later one");
         return None;
-    }
+    };
     let output = Command::new(&program)
         .args(arguments)
         .args(["--no-owner", "--dbname", url])

@@ -10,7 +10,10 @@ pub(crate) mod dns;
 mod dump;
 pub(crate) mod hostile;
 pub(crate) mod pair;
+mod pooler;
+mod programs;
 mod relay;
+mod scenario;
 mod scenarios;
 mod seat;
 pub(crate) mod sheet;
@@ -20,10 +23,13 @@ mod tls;
 pub(crate) use cable::Cable;
 pub(crate) use daemon::{Daemon, Outboxd};
 pub(crate) use dump::{dump, dump_data, first_difference};
+pub(crate) use pooler::{POOL_SIZE, Pooler};
+pub(crate) use programs::{client_program, left_out, major};
 pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
+pub(crate) use scenario::{Scenario, Writer};
 pub(crate) use scenarios::{at_once, note_scenario};
 pub(crate) use seat::Seat;
-pub(crate) use sink::{Sink, raw_answer, raw_sink};
+pub(crate) use sink::{Endpoint, Sink, raw_answer, raw_sink};
 pub(crate) use tls::{Authority, tls_database, tls_receiver};
 
 use outboxd::schema;
@@ -120,7 +126,7 @@ impl Server {
     }
 }
 
-/// Where the server's programs are, `pg_dump` among them.
+/// Where the server's programs are; `client_program` knows those that it may lack.
 pub(crate) fn bin_dir() -> &'static Path {
     server().throwaway.bin_dir()
 }

@@ -13,9 +13,10 @@ impl Leases {
         }
         let held = members(state.sessions);
         steps.extend(held.filter(|epoch| !Self::is_kept(state, *epoch)).map(Step::SessionEnds));
+        let alive = state.relays.iter().filter(|relay| relay.is_alive).count();
         for (r, relay) in state.relays.iter().enumerate() {
             if !relay.is_alive {
-                steps.push(Step::Start(r));
+                steps.extend((alive < usize::from(self.relays)).then_some(Step::Start(r)));
                 continue;
             }
             self.pending_of(state, r, relay, steps);

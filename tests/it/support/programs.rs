@@ -1,0 +1,47 @@
+//! Programs that the package of a server may lack, and what is left out where there is none.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The program of that name that can talk to the tests' server: its own; else Debian's, or the one that
+/// `tests/postgres/setup.sh client` fetches, of the server's version or a later one.
+pub(crate) fn client_program(name: &str) -> Option<PathBuf> {
+    let own = super::bin_dir().join(name);
+    if own.is_file() {
+        return Some(own);
+    }
+    let wanted = major(&super::bin_dir().join("postgres"))?;
+    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgres/client/native");
+    let found = installed.map(|entry| entry.path()).chain([fetched]).map(|dir| dir.join("bin").join(name));
+    found
+        .filter_map(|path| Some((major(&path)?, path)))
+        .filter(|(found, _)| *found >= wanted)
+        .min()
+        .map(|(_, path)| path)
+}
+
+/// The major version that a program of PostgreSQL says it is of; `None` if there is no such program.
+pub(crate) fn major(program: &Path) -> Option<u32> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split(|c: char| !c.is_ascii_digit()).find_map(|digits| digits.parse().ok())
+}
+
+/// Says that something is not tested here, and why. `make test-all-postgres` counts what it reads in the file that
+/// `OUTBOXD_LEFT_OUT` names; who runs the tests alone sees it with `--nocapture`.
+pub(crate) fn left_out(what: &str, why: &str) {
+    println!("left out: {what}: {why}");
+    if let Some(file) = std::env::var_os("OUTBOXD_LEFT_OUT").filter(|file| !file.is_empty()) {
+        append_line(Path::new(&file), &format!("{what}: {why}"));
+    }
+}
+
+/// Adds one line to a file in one write, so that lines of tests that run at once stay whole.
+fn append_line(file: &Path, line: &str) {
+    let opened = OpenOptions::new().append(true).create(true).open(file);
+    let written = opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+    written.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+}
