@@ -373,13 +373,14 @@ async fn a_schema_is_upgraded_under_load_with_the_old_and_the_new_daemon_running
 
 /// Where `outboxd migrate` is killed; see `src/crash_point.rs`.
 #[cfg(debug_assertions)]
-pub(crate) const MIGRATED: [&str; 9] = [
+pub(crate) const MIGRATED: [&str; 10] = [
     "migrate:migration",
     "migrate:migration#2",
     "migrate:migration#3",
     "migrate:migration#4",
     "migrate:migration#5",
     "migrate:migration#6",
+    "migrate:migration#7",
     "migrate:file",
     "migrate:file#100",
     "migrate:files",

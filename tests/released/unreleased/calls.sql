@@ -42,9 +42,9 @@ select event_seq, event_id, tenant_id, type, payload, occurred_at, traceparent, 
 select *, (extract(epoch from next_due_at - clock_timestamp()) * 1000)::int8 as next_due_ms from outbox_relay.claim($1, $2, $3, $4, $5, $6, $7);
 
 -- src/db/mod.rs
--- gives int4, text, _int8, _int8, _timestamptz, _int4, _text, _int2, _text, _text, _text, _text, _text, _int4, _text, bool
+-- gives int4, text, _int8, _int8, _timestamptz, _int4, _text, _int2, _text, _text, _text, _text, _text, _int4, _text, bool, _uuid
 -- gets subscription_id int8, event_seq int8, attempt int4, state text, next_attempt_at timestamptz, next_due_ms int8
-select *, (extract(epoch from next_attempt_at - clock_timestamp()) * 1000)::int8 as next_due_ms from outbox_relay.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
+select *, (extract(epoch from next_attempt_at - clock_timestamp()) * 1000)::int8 as next_due_ms from outbox_relay.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
 
 -- src/db/mod.rs
 -- gives _int8
