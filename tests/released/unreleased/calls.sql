@@ -18,8 +18,8 @@ select outbox_relay.add_sample($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- src/db/housekeeping.rs
 -- gives 
--- gets concat_ws text
-select concat_ws(' ', action, 'segment ' || segment, detail) from outbox_relay.maintain();
+-- gets is_step bool, line text
+select action in ('made', 'begun', 'dropped') as is_step, concat_ws(' ', action, 'segment ' || segment, detail) as line from outbox_relay.maintain();
 
 -- src/db/housekeeping.rs
 -- gives int4
@@ -200,6 +200,11 @@ select pg_try_advisory_lock(1869968482, 2);
 -- gives 
 -- gets pg_advisory_unlock bool
 select pg_advisory_unlock(1869968482, 2);
+
+-- src/wake.rs
+-- gives 
+-- gets set_config text
+select set_config(name, '0', false) from pg_settings where setting <> '0' and name in ('lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout');
 
 -- src/wake.rs
 -- asks int4
