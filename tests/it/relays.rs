@@ -132,7 +132,9 @@ async fn a_stopped_relay_hands_back_at_once_what_had_not_begun() {
     session.wait_for_state(endpoint, "pending", 10 - i64::try_from(begun).expect("a count")).await;
     let _other = Daemon::relay(&db.url(), "other").spawn().registered().await;
     sink.wait_for_waiting(10).await;
-    assert_eq!(session.one::<i64>("select count(distinct leased_by) from outbox.delivery").await, 2);
+    // On a machine that is busy for a second all ten may have begun.
+    let relays = if begun < 10 { 2 } else { 1 };
+    assert_eq!(session.one::<i64>("select count(distinct leased_by) from outbox.delivery").await, relays);
     sink.open_gate();
     session.wait_for_state(endpoint, "succeeded", 10).await;
     assert_eq!(relay.ended().await.code(), Some(0));
