@@ -74,8 +74,8 @@ async fn end_sessions(session: &Session, role: &str) {
     session.run(&format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'")).await;
 }
 
-#[tokio::test]
-async fn a_role_without_a_connection_left_is_waited_for() {
+/// A database, and how a relay reaches it that logs in as a role of its own.
+async fn stage_of_a_role() -> (Db, Session, Sink, String, String) {
     let db = Db::new().await;
     let session = db.session().await;
     session.allow_http().await;
@@ -83,6 +83,12 @@ async fn a_role_without_a_connection_left_is_waited_for() {
     let sink = Sink::accepting().await;
     session.endpoint(&sink.url("/in"), "").await;
     let url = db.url().replacen("postgres@", &format!("{role}@"), 1);
+    (db, session, sink, role, url)
+}
+
+#[tokio::test]
+async fn a_role_without_a_connection_left_is_waited_for() {
+    let (db, session, sink, role, url) = stage_of_a_role().await;
     let mut seat = Seat::at(&url, &session, &[]).await;
     let writer = Writer::start(&db.url(), PAUSE);
     sink.wait_for(10).await;
@@ -103,13 +109,7 @@ async fn a_role_without_a_connection_left_is_waited_for() {
 
 #[tokio::test]
 async fn limits_that_a_role_has_for_people_do_not_stop_the_relay() {
-    let db = Db::new().await;
-    let session = db.session().await;
-    session.allow_http().await;
-    let role = relay_role(&session).await;
-    let sink = Sink::accepting().await;
-    session.endpoint(&sink.url("/in"), "").await;
-    let url = db.url().replacen("postgres@", &format!("{role}@"), 1);
+    let (db, session, sink, role, url) = stage_of_a_role().await;
     let mut relay = Daemon::relay(&url, "relay-1").spawn().registered().await;
     session
         .run(&format!(
