@@ -130,11 +130,7 @@ async fn open_writer(stage: &Stage, fault: &Fault) {
         sleep(fault.lasts).await;
         let commits = fault.seed.is_multiple_of(2);
         let ended = client.batch_execute(if commits { "commit" } else { "rollback" }).await;
-        fate = match (ended, commits) {
-            (_, false) => Fate::RolledBack,
-            (Ok(()), true) => Fate::Committed(Instant::now()),
-            (Err(_), true) => Fate::Unknown,
-        };
+        fate = Fate::of(&ended, commits);
     }
     stage.ledger.close(&entered, fate);
 }

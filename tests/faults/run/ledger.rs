@@ -23,6 +23,17 @@ pub(crate) enum Fate {
     Unknown,
 }
 
+impl Fate {
+    /// After the statement that was to end the transaction.
+    pub(crate) fn of<E>(ended: &Result<(), E>, commits: bool) -> Self {
+        match (ended, commits) {
+            (_, false) => Self::RolledBack,
+            (Ok(()), true) => Self::Committed(Instant::now()),
+            (Err(_), true) => Self::Unknown,
+        }
+    }
+}
+
 /// An event as its writer knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {

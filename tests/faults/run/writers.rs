@@ -3,7 +3,7 @@
 use super::ledger::{Fate, Ledger, Written};
 use fastrand::Rng;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_postgres::{Client, Error, NoTls};
@@ -59,12 +59,7 @@ impl Writer {
             }
         };
         self.ledger.close(&undone, Fate::RolledBack);
-        let fate = match (&ended, commits) {
-            (_, false) => Fate::RolledBack,
-            (Ok(()), true) => Fate::Committed(Instant::now()),
-            (Err(_), true) => Fate::Unknown,
-        };
-        self.ledger.close(&kept, fate);
+        self.ledger.close(&kept, Fate::of(&ended, commits));
         ended
     }
 
