@@ -215,7 +215,7 @@ impl Throwaway {
 
     fn start_anywhere(&mut self) -> Result<(), ThrowawayError> {
         for _ in 0..PORT_ATTEMPTS {
-            self.port = free_port()?;
+            self.port = free_port().map_err(ThrowawayError::NoPort)?;
             if self.order("start") {
                 return Ok(());
             }
@@ -474,11 +474,21 @@ fn write_settings(dir: &Path, options: &Options) -> Result<(), ThrowawayError> {
         .map_err(file_error("write", &path))
 }
 
-fn free_port() -> Result<u16, ThrowawayError> {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(ThrowawayError::NoPort)
+/// A loopback port that nobody listens on now. It lies below those that Linux gives to outgoing connections (32768 and
+/// above, `net.ipv4.ip_local_port_range`): one of them would take it while its server is down for a moment.
+///
+/// # Errors
+/// None of many that were tried is free.
+pub fn free_port() -> io::Result<u16> {
+    let mut tried = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..100 {
+        let port = fastrand::u16(10_000..32_768);
+        tried = TcpListener::bind(("127.0.0.1", port)).map(|_| port);
+        if tried.is_ok() {
+            break;
+        }
+    }
+    tried
 }
 
 fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ThrowawayError {

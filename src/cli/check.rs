@@ -4,7 +4,7 @@ use super::Exit;
 use crate::config::{Config, ConnectSettings};
 use crate::reconcile::reconcile;
 use crate::{connect, db, schema};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// What the daemon's user must be allowed to call.
 const NEEDED: [&str; 31] = [
@@ -264,18 +264,32 @@ async fn keeps_transactions(client: &Client) -> Result<(), tokio_postgres::Error
     Ok(())
 }
 
-/// Whether two connections are two sessions, each with what it holds. A pooler that gives the idle session of one to
-/// the other lets it have the other's lock.
+/// Whether two connections are two sessions. A pooler that lends its own by the transaction gives both the same one, or
+/// one of them another after a while. Without prepared statements, which such a pooler may look for in the wrong one.
 async fn keeps_sessions(client: &Client, target: &ConnectSettings) -> Result<bool, connect::ConnectError> {
-    let key = fastrand::i32(..);
-    client.query_one("select pg_advisory_lock(hashtext('outboxd check'), $1)", &[&key]).await?;
+    let own = backend(client).await?;
     let other = connect::open_driven(target).await?;
-    let had = "select pg_try_advisory_lock(hashtext('outboxd check'), $1)";
-    let has_it_too: bool = other.query_one(had, &[&key]).await?.get(0);
-    for holder in [client, &other] {
-        holder.query_one("select pg_advisory_unlock(hashtext('outboxd check'), $1)", &[&key]).await?;
+    // Other clients of the pooler may take what would have told.
+    for _ in 0..3 {
+        other.batch_execute("begin").await?;
+        if backend(&other).await? == own || backend(client).await? != own {
+            return Ok(false);
+        }
+        other.batch_execute("rollback").await?;
+        if backend(client).await? != own {
+            return Ok(false);
+        }
     }
-    Ok(!has_it_too)
+    Ok(true)
+}
+
+/// The process id of the server that serves a connection now.
+async fn backend(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+    let answers = client.simple_query("select pg_backend_pid()").await?;
+    Ok(answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
 }
 
 async fn check_privileges(client: &Client, findings: &mut Findings) -> Result<(), tokio_postgres::Error> {

@@ -3,9 +3,10 @@
 use crate::Verdict;
 use crate::stage::{PATIENCE, Stage};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use outboxd::throwaway::free_port;
 use ring::hmac;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -61,9 +62,9 @@ struct Receiver {
 impl Receiver {
     /// `None` if it does not start, or ends at once.
     fn start(program: &str, arguments: &[&str], secret: Option<&str>) -> Option<Self> {
-        // Free now, and nobody else here takes it in the moment until it is bound again.
-        let address = TcpListener::bind(("127.0.0.1", 0)).ok()?.local_addr().ok()?;
-        let port = address.port().to_string();
+        let port = free_port().ok()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let port = port.to_string();
         let seen = std::env::temp_dir().join(format!("outboxd-interop-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&seen).ok()?;
         let mut child = Command::new(program)

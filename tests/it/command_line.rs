@@ -1,7 +1,7 @@
 //! The commands as a user or a unit file meets them: exit codes, and messages that say what to do.
 
 use crate::support::{Daemon, Db, Outboxd, Session, Sink};
-use outboxd::throwaway::{Options, Throwaway};
+use outboxd::throwaway::{Options, Throwaway, free_port};
 use std::time::Duration;
 use tokio_postgres::NoTls;
 
@@ -260,9 +260,7 @@ async fn listen_verifies_what_it_receives_and_answers_as_told() {
     let db = Db::new().await;
     let session = db.session().await;
     session.allow_http().await;
-    let free_port =
-        || std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a port").port();
-    let (good, bad) = (free_port(), free_port());
+    let (good, bad) = (free_port().expect("a port"), free_port().expect("a port"));
     let known = session.endpoint(&format!("http://127.0.0.1:{good}/in"), "retry_policy => 'quick'").await;
     let unknown = session
         .endpoint(&format!("http://127.0.0.1:{bad}/in"), "retry_policy => 'none', signature => 'x-signature'")

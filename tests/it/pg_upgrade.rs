@@ -1,9 +1,8 @@
 //! PostgreSQL's own upgrade to a later major version, by `pg_upgrade`, with outboxd's data in the cluster.
 
 use crate::support::{Daemon, Outboxd, PATIENCE, Session, Sink, note_scenario};
-use outboxd::throwaway::{Options, Throwaway};
+use outboxd::throwaway::{Options, Throwaway, free_port};
 use std::collections::HashSet;
-use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,10 +14,6 @@ use tokio::time::{Duration, sleep};
 const DELIVERED: usize = 40;
 const UNDER_WAY: usize = 6;
 const WAITING: usize = 20;
-
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a port").port()
-}
 
 /// Runs a program of PostgreSQL's as whom the cluster belongs to; what it printed.
 fn run(program: PathBuf, owned: &Path, arguments: &[&str]) -> String {
@@ -56,7 +51,7 @@ impl Upgraded {
         let initdb =
             ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D", &text(&data)];
         run(bin_dir.join("initdb"), &before, &initdb);
-        let (port, other_port) = (free_port(), free_port());
+        let (port, other_port) = (free_port().expect("a port"), free_port().expect("a port"));
         let options =
             format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={}", text(&directory));
         let (old_bin, new_bin, was, is) = (text(old.bin_dir()), text(&bin_dir), text(&before), text(&data));

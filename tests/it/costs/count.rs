@@ -4,7 +4,7 @@ use crate::support::{Db, Session};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Whose statements are counted has the server for itself: a transaction in another database decides, too, when dead
-/// rows may be cleared away.
+/// rows may be cleared away, that which makes a database as well.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// What statements took.
@@ -47,11 +47,12 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    /// When nobody else counts any more.
-    pub(super) async fn of(db: &Db) -> Self {
+    /// A database whose statements are counted, made when nobody else counts any more.
+    pub(super) async fn with_database() -> (Self, Db) {
         let turn = TURN.lock().await;
+        let db = Db::counted().await;
         let database = db.session().await.one("select current_database()::text").await;
-        Self { session: db.beside().await, database, _turn: turn }
+        (Self { session: db.beside().await, database, _turn: turn }, db)
     }
 
     /// Counts from now on.

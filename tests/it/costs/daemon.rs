@@ -3,13 +3,12 @@
 use super::check;
 use super::count::Counter;
 use super::stage::PAYLOAD;
-use crate::support::{Daemon, Db, Sink};
+use crate::support::{Daemon, Sink};
 
 #[tokio::test]
 async fn the_relay_sends_statements_by_the_batch() {
     const EVENTS: usize = 4096;
-    let db = Db::counted().await;
-    let counter = Counter::of(&db).await;
+    let (counter, db) = Counter::with_database().await;
     let (app, sink) = (db.session().await, Sink::accepting().await);
     app.allow_http().await;
     app.endpoint(&sink.url("/in"), "max_in_flight => 1000").await; // more than the relay leases, so that none is queued

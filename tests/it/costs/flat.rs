@@ -2,7 +2,7 @@
 
 use super::count::Counter;
 use super::stage::{Counted, Course, PAYLOAD, Stage};
-use crate::support::{Db, Expand, Relay, sent};
+use crate::support::{Expand, Relay, sent};
 
 /// Fails if a call has become dearer by more than what where pages are split, and when dead rows are cleared away, makes of it.
 fn assert_flat(call: &str, before: Counted, after: Counted) {
@@ -118,8 +118,7 @@ struct Touched {
 #[tokio::test]
 async fn what_has_happened_is_appended_and_never_visited_again() {
     const COUNT: i64 = 1024;
-    let db = Db::counted().await;
-    let counter = Counter::of(&db).await;
+    let (counter, db) = Counter::with_database().await;
     let (app, relay) = (db.session().await, Relay::new(&db).await);
     app.subscribe("*").await;
     app.insert_many("order.created", COUNT).await;

@@ -34,8 +34,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) async fn with_subscriptions(subscriptions: usize) -> Self {
-        let db = Db::counted().await;
-        let counter = Counter::of(&db).await;
+        let (counter, db) = Counter::with_database().await;
         let (app, relay) = (db.session().await, Relay::new(&db).await);
         for _ in 0..subscriptions {
             app.subscribe("*").await;

@@ -56,8 +56,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A server of this process. It is never dropped: its reaper cleans up when the process is gone.
 struct Server {
     throwaway: Throwaway,
-    /// Names of databases to drop, in the background.
-    cleaner: Sender<String>,
+    /// Names of databases to drop, in the background; or they go when the server goes.
+    cleaner: Option<Sender<String>>,
 }
 
 static SERVER: OnceLock<Server> = OnceLock::new();
@@ -73,8 +73,8 @@ fn server() -> &'static Server {
     SERVER.get_or_init(|| Server::start(options(), ""))
 }
 
-/// One that counts what statements take. Not the other: statements of all tests would crowd out those that are counted,
-/// and a database that is dropped makes a checkpoint.
+/// One that counts what statements take. Not the other: statements of all tests would crowd out those that are counted.
+/// Its databases go when it goes: to drop one makes a checkpoint, which is counted with whatever another test does.
 fn counting_server() -> &'static Server {
     COUNTING_SERVER.get_or_init(|| {
         let options = options()
@@ -82,7 +82,7 @@ fn counting_server() -> &'static Server {
             .set("pg_stat_statements.track", "all")
             .set("track_functions", "all")
             .set("checkpoint_timeout", "1h");
-        Server::start(options, "create extension pg_stat_statements")
+        Server { cleaner: None, ..Server::start(options, "create extension pg_stat_statements") }
     })
 }
 
@@ -122,7 +122,7 @@ impl Server {
                 });
             }
         });
-        Self { throwaway, cleaner }
+        Self { throwaway, cleaner: Some(cleaner) }
     }
 }
 
@@ -229,7 +229,9 @@ impl Db {
 
 impl Drop for Db {
     fn drop(&mut self) {
-        let _ = self.server.cleaner.send(self.name.clone());
+        if let Some(cleaner) = &self.server.cleaner {
+            let _ = cleaner.send(self.name.clone());
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! A PgBouncer of one test's own, that can be killed and started again.
 
+use outboxd::throwaway::free_port;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -49,8 +50,7 @@ impl Pooler {
         let server_port = server.rsplit_once(':').expect("a port").1;
         let dir = std::env::temp_dir().join(format!("outboxd-pooler-{:08x}", fastrand::u32(..)));
         fs::create_dir(&dir).expect("a directory");
-        let port =
-            TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a port").port();
+        let port = free_port().expect("a port");
         let configuration = dir.join("pgbouncer.ini");
         fs::write(
             &configuration,
