@@ -1,9 +1,11 @@
 //! Connections to PostgreSQL: TLS as `sslmode` says, a direct one, and the pool. Which of several hosts: [`hosts`].
 
+mod cancel;
 pub mod history;
 mod hosts;
 mod pool;
 
+pub use cancel::Canceller;
 pub use pool::{Object, Pool, pool};
 
 use crate::config::{ConnectSettings, TlsMode};
@@ -53,6 +55,9 @@ pub enum ConnectError {
     /// None of several hosts would do.
     #[error("{}", .0.iter().map(|(host, error)| format!("{host}: {error}")).collect::<Vec<_>>().join("; "))]
     Hosts(Vec<(String, ConnectError)>),
+    /// The server could not be asked to stop a statement.
+    #[error("{0}")]
+    Cancel(std::io::Error),
     /// The CA file or the system's certificates.
     #[error("certificates: {0}")]
     Certificates(String),
@@ -72,11 +77,24 @@ pub fn writing(error: tokio_postgres::Error) -> ConnectError {
 /// A connection that `Client` speaks through; whoever opens it must drive it.
 pub type Driver = Connection<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>;
 
+/// So long a connection may take where the settings say nothing.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One connection.
+pub struct Opened {
+    /// What it is used by.
+    pub client: Client,
+    /// Must be driven for the client to work.
+    pub driver: Driver,
+    /// Stops the client's statements.
+    pub canceller: Canceller,
+}
+
 /// Opens one connection.
 ///
 /// # Errors
 /// If no host of the target answers as it should.
-pub async fn open(target: &ConnectSettings) -> Result<(Client, Driver), ConnectError> {
+pub async fn open(target: &ConnectSettings) -> Result<Opened, ConnectError> {
     hosts::connect(target, &tls(&target.tls)?).await
 }
 
@@ -85,7 +103,7 @@ pub async fn open(target: &ConnectSettings) -> Result<(Client, Driver), ConnectE
 /// # Errors
 /// As [`open`].
 pub async fn open_driven(target: &ConnectSettings) -> Result<Client, ConnectError> {
-    let (client, driver) = open(target).await?;
+    let Opened { client, driver, .. } = open(target).await?;
     tokio::spawn(async move {
         // Its end shows as an error of the client's next call.
         let _ = driver.await;

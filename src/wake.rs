@@ -15,7 +15,7 @@
 //! The same session holds the advisory lock of the relay's epoch, which is what being alive means.
 
 use crate::config::ConnectSettings;
-use crate::connect;
+use crate::connect::{self, Opened};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, Client};
@@ -95,7 +95,7 @@ impl Direct {
         listen: bool,
         previous: Option<i32>,
     ) -> Result<Self, connect::ConnectError> {
-        let (client, mut connection) = connect::open(target).await?;
+        let Opened { client, driver: mut connection, .. } = connect::open(target).await?;
         let ear = Arc::new(Ear::default());
         let listener = ear.clone();
         tokio::spawn(async move {

@@ -191,7 +191,6 @@ pub(super) fn database(config: &Config, metrics: &Metrics) -> Result<Db, Box<dyn
     let pool = connect::pool(&pooled, config.database.pool_size, config.database.connect_timeout)?;
     Ok(Db::new(
         pool,
-        connect::tls(&pooled.tls)?,
         config.database.statement_timeout + Duration::from_secs(5),
         !config.relay.synchronous_commit,
         metrics.clone(),

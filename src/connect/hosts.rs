@@ -7,18 +7,15 @@
 //! with each connection. Which host will do is up to `target_session_attrs` and [`history`](super::history).
 
 use super::history::follow;
-use super::{ConnectError, Driver};
+use super::{CONNECT_TIMEOUT, Canceller, ConnectError, Opened};
 use crate::config::ConnectSettings;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_postgres::Config;
 use tokio_postgres::config::{Host, LoadBalanceHosts};
-use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
-
-/// Where the settings name none.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many hosts are named.
 pub(super) fn count(server: &Config) -> usize {
@@ -26,10 +23,7 @@ pub(super) fn count(server: &Config) -> usize {
 }
 
 /// Opens a connection to the first address that will do.
-pub(super) async fn connect(
-    target: &ConnectSettings,
-    tls: &MakeRustlsConnect,
-) -> Result<(Client, Driver), ConnectError> {
+pub(super) async fn connect(target: &ConnectSettings, tls: &MakeRustlsConnect) -> Result<Opened, ConnectError> {
     let server = &target.server;
     let limit = server.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let (count, first) = (count(server), target.first_host.load(Ordering::Relaxed));
@@ -77,7 +71,7 @@ async fn connect_host(
     host: usize,
     limit: Duration,
     tls: &MakeRustlsConnect,
-) -> Result<(Client, Driver), ConnectError> {
+) -> Result<Opened, ConnectError> {
     let (named, port) = (target.server.get_hosts().get(host), port(&target.server, host));
     let addresses: Vec<Option<IpAddr>> = match (named, target.server.get_hostaddrs().get(host)) {
         (_, Some(address)) => vec![Some(*address)],
@@ -104,8 +98,9 @@ async fn connect_address(
     target: &ConnectSettings,
     one: &Config,
     tls: &MakeRustlsConnect,
-) -> Result<(Client, Driver), ConnectError> {
+) -> Result<Opened, ConnectError> {
     let (client, mut driver) = one.connect(tls.clone()).await?;
+    let canceller = Canceller::new(&client, one.clone(), tls.clone());
     let followed = tokio::select! {
         followed = follow(&client, &target.history) => Some(followed),
         _ = &mut driver => None,
@@ -119,7 +114,7 @@ async fn connect_address(
             return Err(ConnectError::Silent(Duration::ZERO));
         }
     }
-    Ok((client, driver))
+    Ok(Opened { client, driver, canceller })
 }
 
 /// The same settings for one address. The name stays: TLS is checked against it.

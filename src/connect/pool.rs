@@ -1,6 +1,6 @@
 //! The pool of the statements' connections.
 
-use super::{ConnectError, hosts, tls};
+use super::{Canceller, ConnectError, Opened, hosts, tls};
 use crate::config::ConnectSettings;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
@@ -42,8 +42,16 @@ pub struct Connections {
 /// One connection, closed when it is dropped.
 pub struct Pooled {
     client: Client,
+    canceller: Canceller,
     driver: JoinHandle<()>,
     made_at: Instant,
+}
+
+impl Pooled {
+    /// Stops its statements.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
 }
 
 impl managed::Manager for Connections {
@@ -52,12 +60,12 @@ impl managed::Manager for Connections {
 
     async fn create(&self) -> Result<Pooled, ConnectError> {
         let made_at = Instant::now();
-        let (client, driver) = hosts::connect(&self.target, &self.tls).await?;
+        let Opened { client, driver, canceller } = hosts::connect(&self.target, &self.tls).await?;
         let driver = tokio::spawn(async move {
             // Its end shows as an error of the client's next call.
             let _ = driver.await;
         });
-        Ok(Pooled { client, driver, made_at })
+        Ok(Pooled { client, canceller, driver, made_at })
     }
 
     async fn recycle(&self, pooled: &mut Pooled, _: &Metrics) -> RecycleResult<ConnectError> {

@@ -37,7 +37,6 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
-use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 /// A call that failed.
@@ -106,17 +105,12 @@ impl From<PoolError<ConnectError>> for DbError {
     }
 }
 
-/// So long a connection is kept whose statement was asked to stop.
-const CANCELLED_WITHIN: Duration = Duration::from_secs(10);
-
 type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 
 /// The relay's calls. Cheap to clone.
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
-    /// How a cancel request reaches the server: where TLS is required, through TLS.
-    tls: MakeRustlsConnect,
     /// After this the client gives a statement up, even if the server does not.
     timeout: Duration,
     asynchronous: bool,
@@ -125,8 +119,8 @@ pub struct Db {
 
 impl Db {
     /// `asynchronous`: whether the relay's own writes commit asynchronously.
-    pub fn new(pool: Pool, tls: MakeRustlsConnect, timeout: Duration, asynchronous: bool, metrics: Metrics) -> Self {
-        Self { pool, tls, timeout, asynchronous, metrics }
+    pub fn new(pool: Pool, timeout: Duration, asynchronous: bool, metrics: Metrics) -> Self {
+        Self { pool, timeout, asynchronous, metrics }
     }
 
     /// Turns the next events of the log into deliveries. `None`: on hold, or fenced.
@@ -385,11 +379,9 @@ impl Db {
             Err(_) => {
                 // The statement may still run: ask the server to stop it, and never reuse the connection.
                 let client = Object::take(client);
-                let (token, tls) = (client.cancel_token(), self.tls.clone());
                 tokio::spawn(async move {
-                    let _ = token.cancel_query(tls).await;
-                    // A pooler passes that on only as long as the connection is there: until the statement has ended.
-                    let _ = tokio::time::timeout(CANCELLED_WITHIN, client.batch_execute("")).await;
+                    // A pooler passes that on only while the connection is there.
+                    let _ = client.canceller().cancel().await;
                 });
                 Err(DbError::Timeout(self.timeout))
             }

@@ -87,15 +87,14 @@ impl Db {
         params: &Params<'_>,
     ) -> Result<Vec<Row>, DbError> {
         let client = self.pool.get().await?;
-        let token = client.cancel_token();
+        let canceller = client.canceller();
         let mut query = Box::pin(unread(call, client.query_typed(sql, params)));
         if let Ok(result) = tokio::time::timeout(patience, &mut query).await {
             return Ok(result?);
         }
         // It may reach the server late: nothing else is to run on this connection, or that would be cancelled.
-        let tls = self.tls.clone();
         let cancel = tokio::spawn(async move {
-            if let Err(error) = token.cancel_query(tls).await {
+            if let Err(error) = canceller.cancel().await {
                 warn!(%error, "the server could not be asked to stop; statement_timeout is waited for");
             }
         });

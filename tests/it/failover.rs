@@ -3,11 +3,11 @@
 use crate::support::pair::{DATABASE, Fate, Ledger, Pair, Writers, delivering_again, recorded, report, settled};
 use crate::support::{Authority, Daemon, Db, Outboxd, PATIENCE, Seat, Session, Sink, expect_error, tls_database};
 use outboxd::config::{ConnectSettings, TlsMode};
+use outboxd::connect::Opened;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::block_in_place;
-use tokio_postgres::NoTls;
 
 /// A relay that follows a failover within moments.
 fn relay(url: &str, name: &str) -> Outboxd {
@@ -269,11 +269,11 @@ async fn a_host_that_accepts_and_says_nothing_costs_its_time_limit_and_no_more()
 
     // What is to be stopped is stopped where it runs.
     let settings = ConnectSettings::new(format!("{url}?connect_timeout=1").parse().expect("a URL"), TlsMode::Disable);
-    let client = outboxd::connect::open_driven(&settings).await.expect("a connection");
-    let cancel = client.cancel_token();
+    let Opened { client, driver, canceller } = outboxd::connect::open(&settings).await.expect("a connection");
+    tokio::spawn(driver);
     let sleep = tokio::spawn(async move { client.batch_execute("select pg_sleep(60)").await });
     session.wait_until("select exists (select from pg_stat_activity where query = 'select pg_sleep(60)')").await;
-    cancel.cancel_query(NoTls).await.expect("the request is sent");
+    canceller.cancel().await.expect("the request is sent");
     expect_error(sleep.await.expect("no panic"), "57014");
 
     // Alone it is an error that says what happened.

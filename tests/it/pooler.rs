@@ -1,6 +1,6 @@
 //! Behind PgBouncer in transaction mode: statements through the pool, the epoch and LISTEN on `listen_url`.
 
-use crate::support::{Daemon, Db, Endpoint, Outboxd, POOL_SIZE, Pooler, Scenario, Seat, Session, Sink, Writer};
+use crate::support::{Daemon, Db, Endpoint, Outage, Outboxd, POOL_SIZE, Pooler, Seat, Session, Sink, Writer};
 use hyper::StatusCode;
 use std::time::{Duration, Instant};
 
@@ -130,11 +130,11 @@ async fn whichever_way_to_the_database_is_away_deliveries_go_on_when_it_is_back(
                 pooler.start_again();
             }
         }
-        let scenario = Scenario::is_back(fault);
+        let outage = Outage::is_over(fault);
         let arrived = sink.arrived().len();
         sink.wait_for(arrived + 50).await;
         let written = writer.stop().await;
-        scenario.recovered(&session, &sink, &written.committed).await;
+        outage.recovered(&session, &sink, &written.committed).await;
     }
     seat.daemon.terminate();
     assert!(seat.daemon.ended().await.success());
@@ -157,9 +157,9 @@ async fn server_connections_that_come_and_go_behind_the_pooler_are_not_noticed()
         console.batch_execute("reconnect").await.expect("RECONNECT");
         backends.extend(session.all::<i32>(pooled).await);
     }
-    let scenario = Scenario::is_back("pgbouncer-reconnect");
+    let outage = Outage::is_over("pgbouncer-reconnect");
     let written = writer.stop().await;
-    assert_eq!(scenario.recovered(&session, &sink, &written.committed).await, 0);
+    assert_eq!(outage.recovered(&session, &sink, &written.committed).await, 0);
     assert!(backends.len() > 10, "they came and went: {backends:?}");
     assert!(!relay.log().contains("WARN"), "{}", relay.log());
     relay.terminate();
@@ -207,10 +207,7 @@ const SETTINGS: &str = "select name || ' = ' || setting from pg_settings
     union all select 'outbox.' || n || ' = ' || coalesce(current_setting('outbox.' || n, true), '') from unnest('{tenant,actor,quiet}'::text[]) n
     order by 1";
 
-/// tokio-postgres closes the connection of a cancel request as soon as it is written, and PgBouncer 1.18 drops a
-/// request whose client is gone; libpq waits for the other end to close it.
 #[tokio::test]
-#[ignore = "a known defect: the cancel request does not get through PgBouncer; docs/postgresql.md has what to do"]
 async fn a_statement_that_is_given_up_is_cancelled_through_the_pooler() {
     let (db, session, _sink, _) = stage().await;
     let Some(pooler) = Pooler::start(&db.url(), "transaction", "") else { return };

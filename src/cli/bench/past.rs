@@ -19,15 +19,19 @@ pub(super) const MOST_SEGMENTS: u64 = 29;
 /// What a past event carries: nobody reads it again, so it is small enough for ten million to fit on a disk.
 const PAYLOAD: &str = r#"jsonb_build_object('order', e.n, 'state', 'paid', 'pad', repeat(md5(e.n::text), 8))"#;
 
-/// The newest success of the relay in this database is the model.
+/// The newest success of the relay in this database: looked for once, with nothing analyzed among millions that is slow.
+const MODEL: &str =
+    "select subscription_id, event_seq from outbox.attempt where outcome = 'delivered' order by event_seq desc limit 1";
+
+/// That one, THIS, is the model.
 const SUCCEEDED: &str = "
 with model as materialized (
     select a.*, f.finished_at - f.created_at as took
     from outbox.attempt a join outbox_relay.finished f using (subscription_id, event_seq)
-    where a.outcome = 'delivered' order by a.event_seq desc limit 1),
+    where a.outcome = 'delivered' and (a.subscription_id, a.event_seq) = THIS),
 made as (
     insert into outbox.event (tenant_id, type, payload, occurred_at)
-    select m.tenant_id, m.type, PAYLOAD, now() - make_interval(days => $2::int4, secs => 20 - e.n::float8 / 1000)
+    select m.tenant_id, m.type, PAYLOAD, now() - make_interval(days => DAYS, secs => 20 - e.n::float8 / 1000)
     from outbox.event m join model using (event_seq), generate_series(1, $1::int8) e (n)
     returning event_seq, event_id, occurred_at),
 kept as (
@@ -88,33 +92,34 @@ from pg_current_snapshot() s, (select last_value - (not is_called)::integer as e
 /// the current one. No relay runs, and one has delivered something before.
 pub(super) async fn succeeded(stage: &Stage, count: u64, closed_segments: u64) -> Result<(), BenchError> {
     let closed = if closed_segments == 0 { 0 } else { count / 2 };
+    let model = stage.client.query_one(MODEL, &[]).await?;
+    let model = format!("({}, {})", model.get::<_, i64>(0), model.get::<_, i64>(1));
+    let days_ago = |days: u64| SUCCEEDED.replace("THIS", &model).replace("DAYS", &days.to_string());
     for n in 0..closed_segments {
         let days = closed_segments - n;
-        write(stage, SUCCEEDED, closed / closed_segments, days).await?;
+        write(stage, &days_ago(days), closed / closed_segments).await?;
         // Of a past that is too small for that there is no segment to leave.
         if closed >= closed_segments {
             begin_segment(stage, i32::try_from(days)?).await?;
         }
     }
-    write(stage, SUCCEEDED, count - closed, 0).await?;
+    write(stage, &days_ago(0), count - closed).await?;
     settle(stage).await
 }
 
 /// Writes so many events, each with a delivery that has failed once and is due for each subscription that has one such
 /// delivery already. No relay leases anything meanwhile.
 pub(super) async fn storm(stage: &Stage, events: u64) -> Result<(), BenchError> {
-    write(stage, STORM, events, 0).await?;
+    write(stage, STORM, events).await?;
     settle(stage).await
 }
 
-async fn write(stage: &Stage, sql: &str, count: u64, days: u64) -> Result<(), BenchError> {
+async fn write(stage: &Stage, sql: &str, count: u64) -> Result<(), BenchError> {
     let mut sql = sql.replace("PAYLOAD", PAYLOAD);
     for (name, table, other) in COPIES {
         sql = sql.replace(&format!("select {name} "), &format!("select {} ", copied(stage, table, other).await?));
     }
     let (mut writers, mut left) = (JoinSet::new(), count);
-    let days = i32::try_from(days)?;
-    let with_days = sql.contains("$2");
     while left > 0 || !writers.is_empty() {
         // Two at a time: one waits for the disk while the other computes.
         if left > 0 && writers.len() < 2 {
@@ -123,11 +128,7 @@ async fn write(stage: &Stage, sql: &str, count: u64, days: u64) -> Result<(), Be
             writers.spawn(async move {
                 client.batch_execute("set synchronous_commit = off; set jit = off").await?;
                 let chunk = i64::try_from(chunk).unwrap_or(i64::MAX);
-                if with_days {
-                    client.execute(&sql, &[&chunk, &days]).await
-                } else {
-                    client.execute(&sql, &[&chunk]).await
-                }
+                client.execute(&sql, &[&chunk]).await
             });
         } else if let Some(written) = writers.join_next().await {
             written??;

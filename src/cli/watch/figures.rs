@@ -1,7 +1,7 @@
 //! The figures, and who fetches them: a task of its own, so that the keys answer while the database does not.
 
 use crate::config::ConnectSettings;
-use crate::connect::{self, ConnectError};
+use crate::connect::{self, Canceller, ConnectError, Opened};
 use crate::db::{self, Activity, FailedDelivery, LiveRelay, Standing, Troubled};
 use crate::schema::describe;
 use std::collections::VecDeque;
@@ -66,16 +66,17 @@ pub(super) enum News {
 /// One connection; its driver ends with it.
 pub(super) struct Session {
     client: Client,
+    canceller: Canceller,
     driver: JoinHandle<()>,
 }
 
 impl Session {
     pub(super) async fn open(target: &ConnectSettings) -> Result<Self, Trouble> {
         let opened = tokio::time::timeout(PATIENCE, connect::open(target)).await.map_err(|_| Trouble::Silent)?;
-        let (client, driver) = opened.map_err(Trouble::Unreachable)?;
+        let Opened { client, driver, canceller } = opened.map_err(Trouble::Unreachable)?;
         // Its end shows as an error of the client's next call.
         let driver = tokio::spawn(async move { drop(driver.await) });
-        Ok(Self { client, driver })
+        Ok(Self { client, canceller, driver })
     }
 }
 
@@ -141,8 +142,8 @@ impl Asker {
             Ok(Err(e)) => Err(Trouble::Refused(e)),
             Err(_) => {
                 // It may still run: ask the server to stop it, or the next one would stand beside it.
-                let token = session.client.cancel_token();
-                tokio::spawn(async move { drop(token.cancel_query(tokio_postgres::NoTls).await) });
+                let canceller = session.canceller.clone();
+                tokio::spawn(async move { drop(canceller.cancel().await) });
                 Err(Trouble::Silent)
             }
         }

@@ -1,7 +1,7 @@
 //! Clocks that jump by an hour, forwards and back: the relay's, and the database's.
 
 use super::PAUSE;
-use crate::support::{Daemon, Db, Outboxd, Scenario, Session, Sink, Writer};
+use crate::support::{Daemon, Db, Outage, Outboxd, Session, Sink, Writer};
 use hyper::StatusCode;
 use outboxd::throwaway::{Options, Throwaway};
 use std::path::{Path, PathBuf};
@@ -68,10 +68,10 @@ async fn a_relay_whose_clock_jumps_goes_on_at_its_pace() {
     }
     let relay = relay.spawn().registered().await;
     let writer = Writer::start(&db.url(), PAUSE);
-    let mut scenario = Scenario::is_back("clock-relay");
+    let mut outage = Outage::is_over("clock-relay");
     for offset in ["+0", "+3600", "-3600", "+0"] {
         clock.set(offset);
-        scenario = Scenario::is_back("clock-relay");
+        outage = Outage::is_over("clock-relay");
         let arrived = sink.arrived().len();
         sink.wait_for(arrived + 60).await;
         // What it signs says what it believes.
@@ -83,7 +83,7 @@ async fn a_relay_whose_clock_jumps_goes_on_at_its_pace() {
         assert!((stamp - now - wanted).abs() < 30, "{offset}: {stamp} at {now}");
     }
     let written = writer.stop().await;
-    assert_eq!(scenario.recovered(&session, &sink, &written.committed).await, 0);
+    assert_eq!(outage.recovered(&session, &sink, &written.committed).await, 0);
     let count = i64::try_from(written.committed.len()).expect("a count");
     session.wait_for_state(endpoint.id, "succeeded", count).await;
     assert_eq!(session.one::<i32>("select max(attempts) from outbox.delivery").await, 2, "as the receiver answered");
@@ -112,11 +112,11 @@ async fn a_database_whose_clock_jumps_loses_nothing_and_what_it_had_put_off_can_
     let relay = Daemon::relay(&url, "relay-1").spawn().registered().await;
     let host_s = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_secs_f64();
     let writer = Writer::start(&url, PAUSE);
-    let mut scenario = Scenario::is_back("clock-database");
+    let mut outage = Outage::is_over("clock-database");
     let mut put_off = 0;
     for offset in ["+0", "+3600", "+0", "-3600", "+0"] {
         clock.set(offset);
-        scenario = Scenario::is_back("clock-database");
+        outage = Outage::is_over("clock-database");
         let now_s: f64 = session.one("select extract(epoch from clock_timestamp())::float8").await;
         let wanted_s: f64 = offset.parse().expect("a number");
         assert!((now_s - host_s() - wanted_s).abs() < 30.0, "{offset}: {now_s}");
@@ -134,6 +134,6 @@ async fn a_database_whose_clock_jumps_loses_nothing_and_what_it_had_put_off_can_
         .await;
     assert!(due);
     session.run(&format!("select outbox.replay({}, {put_off})", late.id)).await;
-    assert_eq!(scenario.recovered(&session, &sink, &written.committed).await, 0);
+    assert_eq!(outage.recovered(&session, &sink, &written.committed).await, 0);
     assert!(!relay.log().contains("lost"), "{}", relay.log());
 }

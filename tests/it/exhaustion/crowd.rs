@@ -1,6 +1,6 @@
 //! One event for a thousand subscriptions, beside somebody else's.
 
-use crate::support::{Db, Scenario, Seat, Sink};
+use crate::support::{Db, Outage, Seat, Sink};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ async fn a_thousand_subscriptions_get_one_event_and_nobody_waits_for_them() {
     let before_mib = resident_mib(seat.daemon.id());
     sink.dawdle(Duration::from_millis(50));
 
-    let scenario = Scenario::is_back("subscriptions-1000");
+    let outage = Outage::is_over("subscriptions-1000");
     let mut committed = BTreeSet::new();
     let insert = |tenant: &str, payload: &str| {
         format!(
@@ -57,7 +57,7 @@ async fn a_thousand_subscriptions_get_one_event_and_nobody_waits_for_them() {
     let are_delivered =
         |count: i64| format!("select count(*) = {count} from outbox.delivery where state = 'succeeded'");
     session.wait_until(&are_delivered(SUBSCRIPTIONS + OTHERS)).await;
-    assert_eq!(scenario.recovered(&session, &sink, &committed).await, 0);
+    assert_eq!(outage.recovered(&session, &sink, &committed).await, 0);
     assert_eq!(sink.times()[&crowd], usize::try_from(SUBSCRIPTIONS).expect("few"));
     assert!(slowest < Duration::from_secs(2), "the other tenant waited {slowest:?}");
 

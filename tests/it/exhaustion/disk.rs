@@ -1,7 +1,7 @@
 //! The database's disk is full: first where its tables lie, then where everything lies, its write-ahead log too.
 
 use super::{PAUSE, wait_for_reason, wait_until_ready};
-use crate::support::{Daemon, Outboxd, PATIENCE, Scenario, Seat, Session, Sink, Writer, left_out};
+use crate::support::{Daemon, Outage, Outboxd, PATIENCE, Seat, Session, Sink, Writer, left_out};
 use outboxd::throwaway::{Options, Throwaway};
 use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Write};
@@ -130,12 +130,12 @@ async fn a_full_disk_of_tables_is_waited_for_and_nothing_is_sent_twice() {
     wait_for_reason(&seat, "results could not be recorded for").await;
 
     disk.make_room();
-    let scenario = Scenario::is_back("disk-full");
+    let outage = Outage::is_over("disk-full");
     let before = sink.arrived().len();
     sink.wait_for(before + 10).await;
     let written = writer.stop().await;
     assert!(written.refused.contains("53100"), "{:?}", written.refused);
-    assert_eq!(scenario.recovered(&session, &sink, &written.committed).await, 0);
+    assert_eq!(outage.recovered(&session, &sink, &written.committed).await, 0);
     wait_until_ready(&seat).await;
 }
 
@@ -169,7 +169,7 @@ async fn a_full_disk_of_everything_stops_the_server_and_not_the_promise() {
     relay.wait_for_log("the direct connection is lost").await;
 
     disk.make_room();
-    let scenario = Scenario::is_back("disk-full-wal");
+    let outage = Outage::is_over("disk-full-wal");
     // By itself if the postmaster still lives, else as whoever supervises it does.
     let came_back = comes_back(&url).await;
     if !came_back {
@@ -181,7 +181,7 @@ async fn a_full_disk_of_everything_stops_the_server_and_not_the_promise() {
     sink.wait_for(before + 10).await;
     let written = writer.stop().await;
     assert!(!written.refused.is_empty(), "{:?}", written.refused);
-    scenario.recovered(&session, &sink, &written.committed).await;
+    outage.recovered(&session, &sink, &written.committed).await;
     drop((relay, server));
 }
 

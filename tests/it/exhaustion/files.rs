@@ -1,7 +1,7 @@
 //! The relay's host has no more files: no receiver is blamed.
 
 use super::{PAUSE, wait_until_ready};
-use crate::support::{Db, PATIENCE, Scenario, Seat, Sink, Writer};
+use crate::support::{Db, Outage, PATIENCE, Seat, Sink, Writer};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -67,8 +67,8 @@ async fn without_a_file_for_a_socket_attempts_are_handed_back_and_no_receiver_is
     session.wait_until("select lag > interval '0' from outbox.status()").await;
 
     limit(pid, 4096);
-    let scenario = Scenario::is_back("files-exhausted");
-    assert_eq!(scenario.recovered(&session, &sink, &written.committed).await, 0);
+    let outage = Outage::is_over("files-exhausted");
+    assert_eq!(outage.recovered(&session, &sink, &written.committed).await, 0);
     wait_until_ready(&seat).await;
     let counts: String = session
         .one("select format('%s %s %s', max(attempts), (select count(*) from outbox.attempt where outcome <> 'delivered'),

@@ -1,6 +1,6 @@
 //! The log's positions: a segment that nobody cut, and the end of the sequence.
 
-use crate::support::{Daemon, Db, Expand, Outboxd, PATIENCE, Relay, Scenario, Session, Sink};
+use crate::support::{Daemon, Db, Expand, Outage, Outboxd, PATIENCE, Relay, Session, Sink};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -36,12 +36,12 @@ async fn a_segment_that_nobody_cut_is_passed_over_and_pruned_in_its_time() {
     session.wait_for_state(endpoint.id, "succeeded", 100).await;
     assert_eq!(in_default(&session).await, 300, "event, delivery and attempt of each");
 
-    let scenario = Scenario::is_back("segment-uncut");
+    let outage = Outage::is_over("segment-uncut");
     assert_eq!(maintain(&session).await, ["passed over 7", "made 8", "made 9", "begun 8"]);
     let event_seq = session.insert("order.created", "{}").await;
     assert_eq!(event_seq, 8 * WIDTH);
     committed.extend(insert(&session, 100).await);
-    assert_eq!(scenario.recovered(&session, &sink, &committed).await, 0);
+    assert_eq!(outage.recovered(&session, &sink, &committed).await, 0);
     assert_eq!(in_default(&session).await, 300, "what comes now has its segment");
     maintain(&session).await;
     assert_eq!(maintain(&session).await, Vec::<String>::new());
@@ -109,6 +109,6 @@ async fn the_last_positions_are_used_and_then_producers_are_told() {
     assert_eq!(maintain(&session).await, ["running out"]);
     session.run(&format!("select outbox.replay({}, {})", endpoint.id, i64::MAX)).await;
     sink.wait_for(101).await;
-    let scenario = Scenario::is_back("sequence-end");
-    assert_eq!(scenario.recovered(&session, &sink, &committed).await, 1, "the one that was replayed");
+    let outage = Outage::is_over("sequence-end");
+    assert_eq!(outage.recovered(&session, &sink, &committed).await, 1, "the one that was replayed");
 }

@@ -1,7 +1,7 @@
 //! Connections to the database run out, or its limits on statements and sessions are too tight for anybody.
 
 use super::{PAUSE, wait_for_reason, wait_until_ready};
-use crate::support::{Daemon, Db, Outboxd, PATIENCE, Scenario, Seat, Session, Sink, Writer};
+use crate::support::{Daemon, Db, Outage, Outboxd, PATIENCE, Seat, Session, Sink, Writer};
 use outboxd::throwaway::{Options, Throwaway};
 use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
@@ -54,11 +54,11 @@ async fn connections_that_others_have_taken_are_waited_for() {
     taken.extend(fill(&url).await);
     wait_for_reason(&seat, "cannot be asked").await;
     drop(taken);
-    let scenario = Scenario::is_back("max-connections");
+    let outage = Outage::is_over("max-connections");
     tokio::time::sleep(PAUSE).await;
     let written = writer.stop().await;
     assert!(written.committed.len() > 10, "{written:?}");
-    scenario.recovered(&session, &sink, &written.committed).await;
+    outage.recovered(&session, &sink, &written.committed).await;
     wait_until_ready(&seat).await;
 }
 
@@ -101,9 +101,9 @@ async fn a_role_without_a_connection_left_is_waited_for() {
     session.wait_until("select lag > interval '1 second' and relays = 0 from outbox.status()").await;
 
     session.run(&format!("alter role {role} connection limit -1")).await;
-    let scenario = Scenario::is_back("role-connection-limit");
+    let outage = Outage::is_over("role-connection-limit");
     let written = writer.stop().await;
-    scenario.recovered(&session, &sink, &written.committed).await;
+    outage.recovered(&session, &sink, &written.committed).await;
     wait_until_ready(&seat).await;
 }
 
@@ -126,9 +126,9 @@ async fn limits_that_a_role_has_for_people_do_not_stop_the_relay() {
     let written = writer.stop().await;
     // Idle for longer than a session of the role may be.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let scenario = Scenario::is_back("role-timeouts");
+    let outage = Outage::is_over("role-timeouts");
     session.insert("order.created", "{}").await;
-    assert_eq!(scenario.recovered(&session, &sink, &written.committed).await, 0);
+    assert_eq!(outage.recovered(&session, &sink, &written.committed).await, 0);
     let log = relay.log().split_off(before);
     assert!(!log.contains("lost") && !log.contains("WARN"), "{log}");
 }

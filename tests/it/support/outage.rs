@@ -73,14 +73,14 @@ fn code(error: &tokio_postgres::Error) -> String {
 }
 
 /// A fault, from the moment in which what had run out is there again.
-pub(crate) struct Scenario {
+pub(crate) struct Outage {
     fault: &'static str,
     back_at: Instant,
 }
 
-impl Scenario {
+impl Outage {
     /// What had run out is back.
-    pub(crate) fn is_back(fault: &'static str) -> Self {
+    pub(crate) fn is_over(fault: &'static str) -> Self {
         Self { fault, back_at: Instant::now() }
     }
 
