@@ -124,7 +124,7 @@ faults: setup
 	rm -f target/faults/model.txt target/faults/scenarios.txt
 	cargo build --quiet
 	cargo test --quiet --test model
-	cargo test --quiet --test it -- failover:: restores:: exhaustion:: crash_points::
+	cargo test --quiet --test it -- failover:: restores:: exhaustion:: crash_points:: upgrade:: pooler::
 	cargo test --quiet --test faults -- $(ARGS)
 
 bench-hostile: setup

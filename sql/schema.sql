@@ -3645,7 +3645,7 @@ begin
             from unnest(picked.ids, picked.seqs) p (subscription_id, event_seq)
             where q.subscription_id = any (array[p.subscription_id]) and q.event_seq = p.event_seq
             returning q.subscription_id, q.event_seq, q.attempts, q.cause)
-        select l.*, e.event_id, e.tenant_id, e.type, e.payload::text as payload, e.occurred_at, e.metadata ->> 'traceparent' as traceparent,
+        select l.*, e.event_id, e.tenant_id, e.type, e.payload::text as payload, e.occurred_at, left(e.metadata ->> 'traceparent', 256) as traceparent,
                (select s.version from outbox.subscription s where s.subscription_id = l.subscription_id) as version
         from leased l
         left join lateral (select e.* from outbox.event e where e.event_seq = l.event_seq offset 0) e on true
@@ -4151,7 +4151,7 @@ begin
             select subscription_id, event_seq, now(), 0, 'dead_letter', 'the filter could not be evaluated in time'
             from placed where undecided
             returning subscription_id, event_seq)
-        (select b.event_seq, b.event_id, b.tenant_id, b.type, null, b.occurred_at, b.metadata ->> 'traceparent', l.subscription_ids, l.versions,
+        (select b.event_seq, b.event_id, b.tenant_id, b.type, null, b.occurred_at, left(b.metadata ->> 'traceparent', 256), l.subscription_ids, l.versions,
                null, null, null, null, null, b.payload, null::bigint, null::bigint, null::pg_snapshot, null::bigint[], null::bigint[]
         from batch b
         join (select event_seq, array_agg(subscription_id) as subscription_ids, array_agg(version) as versions
@@ -4789,11 +4789,19 @@ begin
         return next;
     end if;
 
-    perform outbox_relay.cancel_outstanding(u.subscription_id, reason => 'unsubscribed', leased_too => false)
-    from outbox.subscription u where u.unsubscribed_at is not null;
+    begin
+        perform outbox_relay.cancel_outstanding(u.subscription_id, reason => 'unsubscribed', leased_too => false)
+        from outbox.subscription u
+        where u.unsubscribed_at is not null
+          and exists (select from outbox_relay.queue q where q.subscription_id = u.subscription_id and q.state <> 'leased');
+    exception when lock_not_available then
+        -- Somebody's open transaction has one of them: the next time.
+        null;
+    end;
     for n in select outbox_relay.disable(array[h.subscription_id],
                  format('nothing but failures since %s', to_char(h.failing_since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))
              from outbox.subscription_health h
+             join outbox.subscription s on s.subscription_id = h.subscription_id and s.active
              where h.last_failure_at - h.failing_since >= (select value::interval from outbox.setting where name = 'auto_disable_after') loop
         action := 'disabled'; segment := null; detail := format('subscription %s', n);
         return next;

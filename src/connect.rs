@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -75,7 +76,25 @@ pub fn writing(error: tokio_postgres::Error) -> ConnectError {
 }
 
 /// A connection that `Client` speaks through; whoever opens it must drive it.
-pub type Driver = Connection<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>;
+pub type Driver = Connection<Socket, <Tls as MakeTlsConnect<Socket>>::Stream>;
+
+/// TLS, where the way to the server has it.
+#[derive(Clone)]
+pub struct Tls(MakeRustlsConnect);
+
+impl<S> MakeTlsConnect<S> for Tls
+where
+    MakeRustlsConnect: MakeTlsConnect<S>,
+{
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<S>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<S>>::TlsConnect;
+    type Error = <MakeRustlsConnect as MakeTlsConnect<S>>::Error;
+
+    fn make_tls_connect(&mut self, domain: &str) -> Result<Self::TlsConnect, Self::Error> {
+        // tokio-postgres asks before it knows whether there will be TLS, for a Unix socket too, which has no name.
+        self.0.make_tls_connect(if domain.is_empty() { "localhost" } else { domain })
+    }
+}
 
 /// So long a connection may take where the settings say nothing.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -115,7 +134,7 @@ pub async fn open_driven(target: &ConnectSettings) -> Result<Client, ConnectErro
 ///
 /// # Errors
 /// If the certificates to trust cannot be read.
-pub fn tls(mode: &TlsMode) -> Result<MakeRustlsConnect, ConnectError> {
+pub fn tls(mode: &TlsMode) -> Result<Tls, ConnectError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -139,7 +158,7 @@ pub fn tls(mode: &TlsMode) -> Result<MakeRustlsConnect, ConnectError> {
             .with_custom_certificate_verifier(Arc::new(Lenient { full: None, provider }))
             .with_no_client_auth(),
     };
-    Ok(MakeRustlsConnect::new(config))
+    Ok(Tls(MakeRustlsConnect::new(config)))
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ConnectError> {

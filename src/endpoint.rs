@@ -18,6 +18,8 @@ use tracing::{debug, warn};
 /// Beyond this many the cache is emptied: memory is bounded by configuration, not by subscriptions.
 const CACHE_LIMIT: usize = 20_000;
 
+/// So long the files of secrets may take.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 /// How long a secret that could not be read counts as such before it is looked for again.
 const UNREAD: Duration = Duration::from_secs(5);
 
@@ -198,7 +200,11 @@ impl Endpoints {
             keys: row.keys.iter().map(|_| unread()).collect(),
             client: Some(unread()),
         };
-        tokio::task::spawn_blocking(all).await.unwrap_or_else(|_| rows.iter().map(refused).collect())
+        // A file system that hangs must not keep everybody's work.
+        match tokio::time::timeout(READ_WITHIN, tokio::task::spawn_blocking(all)).await {
+            Ok(Ok(read)) => read,
+            _ => rows.iter().map(refused).collect(),
+        }
     }
 
     fn parse(

@@ -148,6 +148,8 @@ pub struct Relay {
     /// When the next attempt becomes a slow one.
     lane_change_at: Option<Instant>,
     claim_began_at: Instant,
+    /// So many leases it may bring.
+    claim_leases: usize,
     /// Before that no claim, however much is due.
     claim_at: Instant,
     /// The last lease call was a claim.
@@ -163,6 +165,8 @@ pub struct Relay {
     recording_since: Instant,
     /// Results that wait for an operator's open transaction; tried again with every tick.
     held_up: Vec<record::Result>,
+    /// The last call for help; one at a time, or they would stand before all others at the pool.
+    help: Option<JoinHandle<()>>,
     health: HashMap<i64, HealthDelta>,
 
     housekeeping: Option<JoinHandle<Housekept>>,
@@ -253,6 +257,7 @@ impl Relay {
             lanes,
             lane_change_at: None,
             claim_began_at: now,
+            claim_leases: 0,
             claim_at: now,
             claimed_last: false,
             slow_turn: false,
@@ -263,6 +268,7 @@ impl Relay {
             recording_count: 0,
             recording_since: now,
             held_up: Vec::new(),
+            help: None,
             health: HashMap::new(),
             housekeeping: None,
             tick_at: now,
@@ -450,6 +456,7 @@ impl Relay {
             if let Some(recording) = self.recording.take() {
                 let _ = recording.await;
             }
+            self.results.append(&mut self.held_up);
             while !self.results.is_empty() {
                 self.start_recording();
                 let _ = join(&mut self.recording).await;

@@ -223,31 +223,30 @@ impl Throwaway {
         Err(self.start_error())
     }
 
-    /// Takes a physical copy of this running server, as `pg_basebackup` does. It is not started yet: see
-    /// [`Throwaway::start_as`].
+    /// Takes a physical copy of this running server by that `pg_basebackup`, of its version or a later one. It is not
+    /// started yet: see [`Throwaway::start_as`].
     ///
     /// # Errors
     /// The copy could not be made.
-    pub fn copy(&self) -> Result<Self, ThrowawayError> {
+    pub fn copy(&self, pg_basebackup: &Path) -> Result<Self, ThrowawayError> {
         let dir = make_directory(None)?;
-        self.copy_to(&dir).inspect_err(|_| {
+        self.copy_to(&dir, pg_basebackup).inspect_err(|_| {
             // Best effort, as above.
             let _ = fs::remove_dir_all(&dir);
         })
     }
 
-    fn copy_to(&self, dir: &Path) -> Result<Self, ThrowawayError> {
+    fn copy_to(&self, dir: &Path, program: &Path) -> Result<Self, ThrowawayError> {
         let user = user_to_run_as(dir)?;
         if let Some(user) = user {
             chown(dir, Some(user.uid), Some(user.gid)).map_err(file_error("give away", dir))?;
         }
         let copy = Self::with_reaper(dir, self.bin_dir.clone(), user, &[])?;
-        let program = self.bin_dir.join("pg_basebackup");
-        let output = command(&program, dir, user)
+        let output = command(program, dir, user)
             .args(["--pgdata=data", "--checkpoint=fast", "--wal-method=stream", "--no-sync", "--no-password"])
             .arg(format!("--dbname=host=127.0.0.1 port={} user=postgres", self.port))
             .output()
-            .map_err(file_error("run", &program))?;
+            .map_err(file_error("run", program))?;
         if !output.status.success() {
             return Err(ThrowawayError::Copy { output: String::from_utf8_lossy(&output.stderr).into_owned() });
         }

@@ -4,7 +4,7 @@
 //! pooler has yet to pass it on, and PgBouncer drops a request whose client is gone. libpq waits until the other end
 //! closes the connection, and so does this.
 
-use super::{CONNECT_TIMEOUT, ConnectError};
+use super::{CONNECT_TIMEOUT, ConnectError, Tls};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,7 +14,6 @@ use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Config};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How the statements of one connection are stopped.
 #[derive(Clone)]
@@ -23,11 +22,11 @@ pub struct Canceller {
     /// The one address that the connection goes to.
     at: Config,
     /// A request goes encrypted if the connection does.
-    tls: MakeRustlsConnect,
+    tls: Tls,
 }
 
 impl Canceller {
-    pub(super) fn new(client: &Client, at: Config, tls: MakeRustlsConnect) -> Self {
+    pub(super) fn new(client: &Client, at: Config, tls: Tls) -> Self {
         Self { token: client.cancel_token(), at, tls }
     }
 
@@ -53,7 +52,7 @@ impl Canceller {
                 self.send(socket.map_err(ConnectError::Cancel)?, name).await
             }
             (named, Some(address)) => {
-                let name = if let Some(Host::Tcp(name)) = named { name } else { "" };
+                let name = if let Some(Host::Tcp(name)) = named { name.as_str() } else { "" };
                 let socket = TcpStream::connect((*address, port)).await;
                 self.send(socket.map_err(ConnectError::Cancel)?, name).await
             }

@@ -7,15 +7,14 @@
 //! with each connection. Which host will do is up to `target_session_attrs` and [`history`](super::history).
 
 use super::history::follow;
-use super::{CONNECT_TIMEOUT, Canceller, ConnectError, Opened};
+use super::{CONNECT_TIMEOUT, Canceller, ConnectError, Opened, Tls};
 use crate::config::ConnectSettings;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, LoadBalanceHosts};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 
 /// How many hosts are named.
 pub(super) fn count(server: &Config) -> usize {
@@ -23,7 +22,7 @@ pub(super) fn count(server: &Config) -> usize {
 }
 
 /// Opens a connection to the first address that will do.
-pub(super) async fn connect(target: &ConnectSettings, tls: &MakeRustlsConnect) -> Result<Opened, ConnectError> {
+pub(super) async fn connect(target: &ConnectSettings, tls: &Tls) -> Result<Opened, ConnectError> {
     let server = &target.server;
     let limit = server.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let (count, first) = (count(server), target.first_host.load(Ordering::Relaxed));
@@ -70,7 +69,7 @@ async fn connect_host(
     target: &ConnectSettings,
     host: usize,
     limit: Duration,
-    tls: &MakeRustlsConnect,
+    tls: &Tls,
 ) -> Result<Opened, ConnectError> {
     let (named, port) = (target.server.get_hosts().get(host), port(&target.server, host));
     let addresses: Vec<Option<IpAddr>> = match (named, target.server.get_hostaddrs().get(host)) {
@@ -94,11 +93,7 @@ async fn connect_host(
     Err(last)
 }
 
-async fn connect_address(
-    target: &ConnectSettings,
-    one: &Config,
-    tls: &MakeRustlsConnect,
-) -> Result<Opened, ConnectError> {
+async fn connect_address(target: &ConnectSettings, one: &Config, tls: &Tls) -> Result<Opened, ConnectError> {
     let (client, mut driver) = one.connect(tls.clone()).await?;
     let canceller = Canceller::new(&client, one.clone(), tls.clone());
     let followed = tokio::select! {
@@ -155,8 +150,10 @@ fn only(server: &Config, named: Option<&Host>, address: Option<IpAddr>, port: u1
     if let Some(retries) = server.get_keepalives_retries() {
         one.keepalives_retries(retries);
     }
+    // As libpq does: a socket in a directory leads to this host and has no TLS.
+    let is_local = address.is_none() && matches!(named, Some(Host::Unix(_)));
     one.port(port)
-        .ssl_mode(server.get_ssl_mode())
+        .ssl_mode(if is_local { SslMode::Disable } else { server.get_ssl_mode() })
         .ssl_negotiation(server.get_ssl_negotiation())
         .keepalives(server.get_keepalives())
         .keepalives_idle(server.get_keepalives_idle())

@@ -1,6 +1,6 @@
 //! The pool of the statements' connections.
 
-use super::{Canceller, ConnectError, Opened, hosts, tls};
+use super::{Canceller, ConnectError, Opened, Tls, hosts, tls};
 use crate::config::ConnectSettings;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
@@ -8,7 +8,6 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// Connections that are opened as they are needed and used again.
 pub type Pool = managed::Pool<Connections>;
@@ -36,7 +35,7 @@ pub fn pool(target: &ConnectSettings, size: usize, wait: Duration) -> Result<Poo
 /// How connections are made.
 pub struct Connections {
     target: ConnectSettings,
-    tls: MakeRustlsConnect,
+    tls: Tls,
 }
 
 /// One connection, closed when it is dropped.

@@ -4,8 +4,8 @@ use super::{Db, DbError, Params, Trial, Tried};
 use crate::connect::Object;
 use crate::crash_point::unread;
 use std::time::{Duration, Instant};
-use tokio_postgres::Row;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 use tracing::warn;
 
 /// What outbox_relay.begin_trial allows at most, twice the largest filter_timeout, and time to be told. A shorter
@@ -20,45 +20,20 @@ impl Db {
     pub async fn try_filters(&self, epoch: i32, events: i32, trial: &Trial) -> Result<Tried, DbError> {
         let began = Instant::now();
         let timeout = self.timeout.max(LONGEST_TRIAL);
-        let result = match tokio::time::timeout(timeout, self.try_filters_now(epoch, events, trial)).await {
-            Ok(result) => result,
-            Err(_) => Err(DbError::Timeout(timeout)),
+        let result = match self.pool.get().await {
+            Ok(mut client) => match tokio::time::timeout(timeout, try_filters(&mut client, epoch, events, trial)).await
+            {
+                Ok(result) => result,
+                Err(_) => {
+                    // What it still does, nobody else is to wait for.
+                    drop(Object::take(client));
+                    Err(DbError::Timeout(timeout))
+                }
+            },
+            Err(error) => Err(error.into()),
         };
         self.metrics.called("try_filters", if result.is_ok() { "ok" } else { "failed" }, began.elapsed());
         result
-    }
-
-    async fn try_filters_now(&self, epoch: i32, events: i32, trial: &Trial) -> Result<Tried, DbError> {
-        let mut client = self.pool.get().await?;
-        // Dropped halfway, it rolls back.
-        let transaction = client.transaction().await?;
-        transaction.query_typed("select outbox_relay.begin_trial()", &[]).await?;
-        let sql = "select * from outbox_relay.try_filters($1, $2, $3, $4, $5, $6, $7)";
-        let params: &Params<'_> = &[
-            (&epoch, Type::INT4),
-            (&events, Type::INT4),
-            (&trial.after.0, Type::INT8),
-            (&trial.after.1, Type::INT8),
-            (&trial.slow, Type::INT8_ARRAY),
-            (&trial.versions, Type::INT8_ARRAY),
-            (&trial.ms, Type::FLOAT4_ARRAY),
-        ];
-        let rows = transaction.query_typed(sql, params).await?;
-        transaction.commit().await?;
-        let row = rows.first().ok_or_else(|| DbError::Pool("outbox_relay.try_filters returned no row".into()))?;
-        let reached = |column, before| row.get::<_, Option<i64>>(column).unwrap_or(before);
-        Ok(Tried {
-            suspect: row.get("suspect"),
-            is_sure: row.get("is_sure"),
-            events_before: usize::try_from(row.get::<_, i32>("events_before")).unwrap_or(0),
-            next: Trial {
-                after: (reached("reached_seq", trial.after.0), reached("reached_id", trial.after.1)),
-                slow: trial.slow.clone(),
-                versions: row.get("versions"),
-                ms: row.get("ms"),
-            },
-            is_done: row.get("done"),
-        })
     }
 
     /// Like any other call, but asks the server after `patience` to stop. What comes then is waited for, so that there
@@ -107,4 +82,36 @@ impl Db {
             Err(_) => Err(DbError::Timeout(self.timeout)),
         }
     }
+}
+
+async fn try_filters(client: &mut Client, epoch: i32, events: i32, trial: &Trial) -> Result<Tried, DbError> {
+    // Dropped halfway, it rolls back.
+    let transaction = client.transaction().await?;
+    transaction.query_typed("select outbox_relay.begin_trial()", &[]).await?;
+    let sql = "select * from outbox_relay.try_filters($1, $2, $3, $4, $5, $6, $7)";
+    let params: &Params<'_> = &[
+        (&epoch, Type::INT4),
+        (&events, Type::INT4),
+        (&trial.after.0, Type::INT8),
+        (&trial.after.1, Type::INT8),
+        (&trial.slow, Type::INT8_ARRAY),
+        (&trial.versions, Type::INT8_ARRAY),
+        (&trial.ms, Type::FLOAT4_ARRAY),
+    ];
+    let rows = transaction.query_typed(sql, params).await?;
+    transaction.commit().await?;
+    let row = rows.first().ok_or_else(|| DbError::Pool("outbox_relay.try_filters returned no row".into()))?;
+    let reached = |column, before| row.get::<_, Option<i64>>(column).unwrap_or(before);
+    Ok(Tried {
+        suspect: row.get("suspect"),
+        is_sure: row.get("is_sure"),
+        events_before: usize::try_from(row.get::<_, i32>("events_before")).unwrap_or(0),
+        next: Trial {
+            after: (reached("reached_seq", trial.after.0), reached("reached_id", trial.after.1)),
+            slow: trial.slow.clone(),
+            versions: row.get("versions"),
+            ms: row.get("ms"),
+        },
+        is_done: row.get("done"),
+    })
 }

@@ -83,7 +83,12 @@ impl Relay {
         }
         if tick.hold != self.hold {
             match &tick.hold {
-                Some(reason) => warn!(reason, "on hold: nothing is sent"),
+                Some(reason) => {
+                    warn!(reason, "on hold: nothing is sent");
+                    // What waits for a place is not begun any more.
+                    self.give_up_waiting(Instant::now());
+                    self.hand_back_now();
+                }
                 None => {
                     info!("the hold is lifted");
                     self.log_wanted = true;

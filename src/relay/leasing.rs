@@ -33,7 +33,8 @@ const STUCK: Duration = Duration::from_millis(5);
 /// So long nothing is kept back then: where receivers are slow, others' events would wait too often.
 const KEEP_BACK_PAUSE: Duration = Duration::from_secs(5);
 /// A claim that takes longer than this, and than [`CLAIM_PER_LEASE`] for each lease it brings, is followed by a
-/// pause [`CLAIM_PAUSE`] times as long as what is beyond: it looks through all that fail, and what is new waits for it.
+/// pause [`CLAIM_PAUSE`] times as long as what is beyond, unless it brings all it may: it looks through all that fail,
+/// and what is new waits for it.
 const CLAIM_FREE: Duration = Duration::from_millis(3);
 const CLAIM_PER_LEASE: Duration = Duration::from_micros(100);
 const CLAIM_PAUSE: u32 = 20;
@@ -107,6 +108,7 @@ impl Relay {
             self.metrics.woken(Wakeup::Timer);
         }
         let room = self.claim_room(self.room());
+        self.claim_leases = usize::try_from(room.leases).unwrap_or(0);
         let task = lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, room.clone());
         self.claim = Some(self.call(&room, task));
     }
@@ -196,7 +198,9 @@ impl Relay {
                 self.claimed_at = now;
                 let leases = u32::try_from(work.len()).unwrap_or(u32::MAX);
                 let beyond = (now - self.claim_began_at).saturating_sub(CLAIM_FREE + CLAIM_PER_LEASE * leases);
-                self.claim_at = now + (beyond * CLAIM_PAUSE).min(LONGEST_CLAIM_PAUSE);
+                // One that brings all it may has not looked in vain, however many wait.
+                let is_in_vain = work.len() < self.claim_leases;
+                self.claim_at = if is_in_vain { now + (beyond * CLAIM_PAUSE).min(LONGEST_CLAIM_PAUSE) } else { now };
                 self.claim_retry = RETRY.0;
                 self.due_left = found.more;
                 if let Some(next_due) = found.next_due {

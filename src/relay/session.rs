@@ -5,6 +5,7 @@ use crate::crash_point::{Point, reached};
 use crate::db::DbError;
 use crate::wake::{Direct, Identity};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
@@ -107,10 +108,11 @@ impl Relay {
     }
 
     /// Wakes the other relays: there is something that this one does not take.
-    pub(super) fn call_for_help(&self) {
-        if self.settings.listen {
+    pub(super) fn call_for_help(&mut self) {
+        if self.settings.listen && self.help.as_ref().is_none_or(JoinHandle::is_finished) {
             let db = self.db.clone();
-            tokio::spawn(async move { db.call_for_help().await });
+            // If it does not get through, the others poll.
+            self.help = Some(tokio::spawn(async move { drop(db.call_for_help().await) }));
         }
     }
 

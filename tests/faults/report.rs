@@ -1,7 +1,7 @@
 //! The report: what was tried, what it came to, and how long recovery took.
 
+use crate::run::Outcome;
 use crate::run::plan::{Kind, Order};
-use crate::run::{Outcome, verdict};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -74,9 +74,10 @@ impl Report {
         totals.unexplained += verdict.unexplained;
         totals.problems += verdict.problems.len();
         for of_kind in &mut self.kinds {
-            of_kind.count += verdict::count(&outcome.happened, of_kind.kind);
-            let these = outcome.happened.iter().filter(|fault| fault.kind == of_kind.kind);
-            of_kind.recovered.extend(these.filter_map(|fault| fault.recovered));
+            for fault in outcome.happened.iter().filter(|fault| fault.kind == of_kind.kind) {
+                of_kind.count += 1;
+                of_kind.recovered.extend(fault.recovered);
+            }
         }
         let kinds: Vec<&str> = outcome.happened.iter().map(|fault| fault.kind.name()).collect();
         self.runs.push(json!({
@@ -133,7 +134,7 @@ impl Report {
         );
         for (what, count) in [
             ("events committed", t.events),
-            ("rolled back, none of them sent", t.rolled_back),
+            ("rolled back", t.rolled_back),
             ("the answer to whose commit was lost", t.unknown),
             ("deliveries", t.deliveries),
             ("requests", t.requests),

@@ -290,3 +290,20 @@ async fn listen_verifies_what_it_receives_and_answers_as_told() {
         session.one(&format!("select min(latency_ms) from outbox.attempt where subscription_id = {}", known.id)).await;
     assert!(Duration::from_millis(slow.unsigned_abs().into()) >= Duration::from_millis(20));
 }
+
+/// Its sslmode says nothing there, as for libpq.
+#[tokio::test]
+async fn a_database_is_reached_by_the_servers_socket() {
+    let db = Db::new().await;
+    let session = db.session().await;
+    session.allow_http().await;
+    let sink = Sink::accepting().await;
+    let endpoint = session.endpoint(&sink.url("/in"), "").await;
+    for mode in ["", " sslmode=verify-full"] {
+        let output = Outboxd::on(&format!("{}{mode}", db.socket()), &["status"]).output().await;
+        assert_eq!(output.code, Some(0), "{output:?}");
+    }
+    let _relay = Daemon::relay(&db.socket(), "one").spawn().registered().await;
+    session.insert("order.created", "{}").await;
+    session.wait_for_state(endpoint.id, "succeeded", 1).await;
+}

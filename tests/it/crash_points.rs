@@ -79,7 +79,7 @@ const KILLED: [(&str, Way, usize); 36] = [
     ("tick:committed", Backlog, 0),
     // Those that were out when the relay before it was killed.
     ("tick:committed", Heir, EVENTS),
-    ("tick:answered#2", Backlog, 0),
+    ("tick:answered#4", Backlog, 0),
     ("health:committed", Backlog, 0),
     ("hand_back:committed", Full, PLACES),
     ("hand_back:answered", Full, PLACES),
@@ -320,7 +320,7 @@ const CRASHED: [(&str, Way); 29] = [
     ("record:answered", Refused),
     ("record:settled", Refused),
     ("tick:committed#2", Backlog),
-    ("tick:answered#2", Backlog),
+    ("tick:answered#4", Backlog),
     ("health:committed", Backlog),
     ("sample:committed", Done),
     ("hand_back:committed", Full),

@@ -1,7 +1,9 @@
 //! A standby takes over: relays follow by themselves, and what is lost is lost with the application's own rows.
 
-use crate::support::pair::{DATABASE, Fate, Ledger, Pair, Writers, delivering_again, recorded, report, settled};
-use crate::support::{Authority, Daemon, Db, Outboxd, PATIENCE, Seat, Session, Sink, expect_error, tls_database};
+use crate::support::pair::{DATABASE, Fate, Ledger, Pair, Writers, delivering_again, recorded, settled};
+use crate::support::{
+    Authority, Daemon, Db, Outboxd, PATIENCE, Seat, Session, Sink, expect_error, note_scenario, tls_database,
+};
 use outboxd::config::{ConnectSettings, TlsMode};
 use outboxd::connect::Opened;
 use std::collections::{HashMap, HashSet};
@@ -82,7 +84,7 @@ async fn with_a_synchronous_standby_nothing_acknowledged_is_lost() {
     }
     let ms = (again_at - died_at).as_millis();
     println!("promotion: relay delivering again after {ms} ms");
-    report(&format!(
+    note_scenario(&format!(
         "fault promotion-sync: recovered in {ms} ms, {} events, 0 lost, {} sent twice, explained",
         acknowledged.len(),
         twice.len()
@@ -153,7 +155,7 @@ async fn with_an_asynchronous_standby_what_is_lost_is_lost_whole_and_never_mixed
         assert_eq!(odd, 0, "one attempt for each event");
     }
     let twice = quick.times().values().filter(|times| **times > 1).count();
-    report(&format!(
+    note_scenario(&format!(
         "fault promotion-async: recovered in {} ms, {} events, {} lost with their orders after they were sent, {twice} sent twice, {reused} positions reused",
         (again_at - died_at).as_millis(),
         ledger.of(Fate::Acknowledged).len(),
@@ -247,7 +249,7 @@ async fn on_a_standby_a_relay_says_so_and_works_once_it_is_promoted() {
         assert!(began.elapsed() < PATIENCE, "not ready:\n{}", seat.daemon.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    report(&format!(
+    note_scenario(&format!(
         "fault standby-promoted: recovered in {} ms, 1 events, 0 lost, 0 sent twice",
         recovered.as_millis()
     ));

@@ -233,9 +233,8 @@ async fn the_time_of_a_trial_is_the_settings_and_not_that_of_other_calls() {
     let settings = ConnectSettings::new(db.url().parse().expect("a URL"), TlsMode::Disable);
     let pool = outboxd::connect::pool(&settings, 1, PATIENCE).expect("a pool");
     // As with a database.statement_timeout that is shorter than twice filter_timeout.
-    let tls = outboxd::connect::tls(&settings.tls).expect("TLS that is not used");
     let metrics = outboxd::metrics::Metrics::default();
-    let calls = outboxd::db::Db::new(pool, tls, Duration::from_millis(50), false, metrics);
+    let calls = outboxd::db::Db::new(pool, Duration::from_millis(50), false, metrics);
     let tried = calls.try_filters(relay.epoch, 10, &outboxd::db::Trial::default()).await.expect("it is found");
     assert_eq!(tried.suspect, Some(version));
 }

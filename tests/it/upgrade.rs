@@ -5,7 +5,7 @@
 //! `make released` writes it, and docs/operations.md says what is done with it at a release.
 
 use crate::support::{Daemon, Db, Expand, Outboxd, PATIENCE, Relay, Session, Sink, at_once, calls, dump, dump_data};
-use crate::support::{first_difference, note_scenario, sent};
+use crate::support::{first_difference, left_out, note_scenario, sent};
 use outboxd::schema;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ impl Released {
         let dumped_by = schema.split_once("as PostgreSQL ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
         let dumped_by: i32 = dumped_by.expect("its first line says which PostgreSQL has dumped it");
         if major < dumped_by {
-            println!("{}: not restored, this server is of version {major}", self.version);
+            left_out("an upgrade", &format!("{} was dumped by a later PostgreSQL", self.version));
             return None;
         }
         session.run(&format!("{AS_DUMPED} {schema}")).await;

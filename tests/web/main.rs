@@ -9,8 +9,9 @@
 #[allow(dead_code, reason = "its sink is for the interoperation tests")]
 mod stage;
 
+use outboxd::throwaway::free_port;
 use stage::Stage;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -90,8 +91,7 @@ fn beside_modules(root: &Path, script: &str) -> PathBuf {
 }
 
 fn free_address() -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("an address").to_string()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().expect("a port"))).to_string()
 }
 
 async fn answering(admin: &str) {

@@ -220,7 +220,7 @@ begin
             select subscription_id, event_seq, now(), 0, 'dead_letter', 'the filter could not be evaluated in time'
             from placed where undecided
             returning subscription_id, event_seq)
-        (select b.event_seq, b.event_id, b.tenant_id, b.type, null, b.occurred_at, b.metadata ->> 'traceparent', l.subscription_ids, l.versions,
+        (select b.event_seq, b.event_id, b.tenant_id, b.type, null, b.occurred_at, left(b.metadata ->> 'traceparent', 256), l.subscription_ids, l.versions,
                null, null, null, null, null, b.payload, null::bigint, null::bigint, null::pg_snapshot, null::bigint[], null::bigint[]
         from batch b
         join (select event_seq, array_agg(subscription_id) as subscription_ids, array_agg(version) as versions

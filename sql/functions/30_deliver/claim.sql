@@ -252,7 +252,7 @@ begin
             from unnest(picked.ids, picked.seqs) p (subscription_id, event_seq)
             where q.subscription_id = any (array[p.subscription_id]) and q.event_seq = p.event_seq
             returning q.subscription_id, q.event_seq, q.attempts, q.cause)
-        select l.*, e.event_id, e.tenant_id, e.type, e.payload::text as payload, e.occurred_at, e.metadata ->> 'traceparent' as traceparent,
+        select l.*, e.event_id, e.tenant_id, e.type, e.payload::text as payload, e.occurred_at, left(e.metadata ->> 'traceparent', 256) as traceparent,
                (select s.version from outbox.subscription s where s.subscription_id = l.subscription_id) as version
         from leased l
         left join lateral (select e.* from outbox.event e where e.event_seq = l.event_seq offset 0) e on true

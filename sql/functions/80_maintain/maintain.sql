@@ -54,11 +54,19 @@ begin
         return next;
     end if;
 
-    perform outbox_relay.cancel_outstanding(u.subscription_id, reason => 'unsubscribed', leased_too => false)
-    from outbox.subscription u where u.unsubscribed_at is not null;
+    begin
+        perform outbox_relay.cancel_outstanding(u.subscription_id, reason => 'unsubscribed', leased_too => false)
+        from outbox.subscription u
+        where u.unsubscribed_at is not null
+          and exists (select from outbox_relay.queue q where q.subscription_id = u.subscription_id and q.state <> 'leased');
+    exception when lock_not_available then
+        -- Somebody's open transaction has one of them: the next time.
+        null;
+    end;
     for n in select outbox_relay.disable(array[h.subscription_id],
                  format('nothing but failures since %s', to_char(h.failing_since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))
              from outbox.subscription_health h
+             join outbox.subscription s on s.subscription_id = h.subscription_id and s.active
              where h.last_failure_at - h.failing_since >= (select value::interval from outbox.setting where name = 'auto_disable_after') loop
         action := 'disabled'; segment := null; detail := format('subscription %s', n);
         return next;

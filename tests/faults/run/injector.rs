@@ -5,6 +5,7 @@ use super::plan::{Fault, Kind, Order, Plan};
 use super::stage::{Stage, signal};
 use super::writers::Writer;
 use fastrand::Rng;
+use outboxd::schema::describe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -15,22 +16,31 @@ use tokio_postgres::Error;
 #[derive(Clone, Debug)]
 pub(crate) struct Happened {
     pub(crate) kind: Kind,
+    /// Whose it was, if it was one relay's.
+    pub(crate) relay: Option<usize>,
     pub(crate) began: Instant,
     pub(crate) over: Instant,
     /// From its end until all had arrived that was committed by then; in turn only.
     pub(crate) recovered: Option<Duration>,
 }
 
-/// All faults of the plan, and everything mended afterwards.
-pub(crate) async fn inject(stage: &Arc<Stage>, plan: &Plan) -> Result<Vec<Happened>, String> {
-    let mut happened = Vec::new();
+/// All faults of the plan, and everything mended afterwards. What happened, and what was wrong with it.
+pub(crate) async fn inject(stage: &Arc<Stage>, plan: &Plan) -> (Vec<Happened>, Vec<String>) {
+    let (mut happened, mut problems) = (Vec::new(), Vec::new());
     match plan.order {
         Order::InTurn => {
             for fault in &plan.faults {
                 sleep(fault.after).await;
-                let mut one = happen(stage.clone(), fault.clone()).await;
-                one.recovered = Some(recovery(stage, &one, plan.patience).await?);
+                let (mut one, failed) = happen(stage.clone(), fault.clone()).await;
+                // Nothing else is under way that could have been in its way.
+                problems.extend(failed.err().map(|error| format!("{}: {}", one.kind.name(), describe(&error))));
+                let recovered = recovery(stage, &one, plan.patience).await;
+                one.recovered = recovered.as_ref().ok().copied();
                 happened.push(one);
+                if let Err(stuck) = recovered {
+                    problems.push(stuck);
+                    break;
+                }
             }
         }
         Order::AtOnce => {
@@ -40,11 +50,14 @@ pub(crate) async fn inject(stage: &Arc<Stage>, plan: &Plan) -> Result<Vec<Happen
                 under_way.spawn(happen(stage.clone(), fault.clone()));
             }
             while let Some(one) = under_way.join_next().await {
-                happened.push(one.map_err(|error| format!("the injector failed: {error}"))?);
+                match one {
+                    Ok((one, _)) => happened.push(one),
+                    Err(error) => problems.push(format!("the injector failed: {error}")),
+                }
             }
         }
     }
-    Ok(happened)
+    (happened, problems)
 }
 
 /// How long after its end it took until what was committed by then had arrived everywhere.
@@ -61,9 +74,10 @@ async fn recovery(stage: &Stage, fault: &Happened, patience: Duration) -> Result
     }
 }
 
-async fn happen(stage: Arc<Stage>, fault: Fault) -> Happened {
+/// The fault, and whether the statements that it consists of went well: the server may be away, or go away meanwhile.
+async fn happen(stage: Arc<Stage>, fault: Fault) -> (Happened, Result<(), Error>) {
     let (place, lasts) = (&stage.places[fault.relay], fault.lasts);
-    let mut began = Instant::now();
+    let (mut began, mut went) = (Instant::now(), Ok(()));
     match fault.kind {
         Kind::RelayKilled => {
             let mut relay = place.relay.lock().await;
@@ -88,19 +102,27 @@ async fn happen(stage: Arc<Stage>, fault: Fault) -> Happened {
             sleep(lasts).await;
             *relay = stage.start(place);
         }
-        Kind::ServerKilled => stage.server.kill(lasts).await,
-        Kind::ServerRestarted => stage.server.restart().await,
-        Kind::ServerStopped => stage.server.stop_for(lasts).await,
-        Kind::DatabaseCut => place.wire.cut(),
-        Kind::ReceiverCut => stage.wire.cut(),
+        Kind::ServerKilled => began = stage.server.kill(lasts).await,
+        Kind::ServerRestarted => began = stage.server.restart().await,
+        Kind::ServerStopped => began = stage.server.stop_for(lasts).await,
+        Kind::DatabaseCut | Kind::ReceiverCut => {
+            let wire = if fault.kind == Kind::DatabaseCut { &place.wire } else { &stage.wire };
+            let _turn = wire.turn.lock().await;
+            began = Instant::now();
+            wire.cut();
+        }
         Kind::DatabaseDelayed | Kind::ReceiverDelayed => {
             let wire = if fault.kind == Kind::DatabaseDelayed { &place.wire } else { &stage.wire };
+            let _turn = wire.turn.lock().await;
+            began = Instant::now();
             wire.delay(Duration::from_millis(fault.seed % 150));
             sleep(lasts).await;
             wire.mend();
         }
         Kind::DatabaseHalfOpen | Kind::ReceiverHalfOpen => {
             let wire = if fault.kind == Kind::DatabaseHalfOpen { &place.wire } else { &stage.wire };
+            let _turn = wire.turn.lock().await;
+            began = Instant::now();
             wire.swallow();
             sleep(lasts).await;
             wire.cut();
@@ -112,11 +134,11 @@ async fn happen(stage: Arc<Stage>, fault: Fault) -> Happened {
         }
         Kind::WriterOpen => open_writer(&stage, &fault).await,
         Kind::BackendsTerminated | Kind::PoolFilled | Kind::SnapshotHeld | Kind::BystandersChanged => {
-            // The server may be away, or go away meanwhile: that ends it too.
-            let _ = by_statements(&stage, &fault).await;
+            went = by_statements(&stage, &fault).await;
         }
     }
-    Happened { kind: fault.kind, began, over: Instant::now(), recovered: None }
+    let relay = fault.kind.is_one_relays().then_some(fault.relay);
+    (Happened { kind: fault.kind, relay, began, over: Instant::now(), recovered: None }, went)
 }
 
 /// One transaction that has written, and whose end takes its time.
@@ -140,9 +162,11 @@ async fn by_statements(stage: &Stage, fault: &Fault) -> Result<(), Error> {
     match fault.kind {
         Kind::BackendsTerminated => {
             let share = if fault.seed.is_multiple_of(3) { 1.0 } else { 0.5 };
-            let terminate = "select pg_terminate_backend(pid) from pg_stat_activity
-                where datname = current_database() and application_name like 'outboxd%' and random() < $1";
-            session.query(terminate, &[&share]).await?;
+            let terminate = "with relays as (
+                    select pid, row_number() over (order by md5(pid::text || $2)) as n, count(*) over () as of from pg_stat_activity
+                    where datname = current_database() and application_name like 'outboxd%')
+                select pg_terminate_backend(pid) from relays where n <= ceil(of * $1::float8)";
+            session.query(terminate, &[&share, &fault.seed.to_string()]).await?;
         }
         Kind::PoolFilled => {
             // Expand, claim and record wait, each in a connection of its own.

@@ -51,6 +51,8 @@ pub(crate) struct Written {
 pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) event_id: String,
+    /// The place of the relay that sent it.
+    pub(crate) relay: usize,
     pub(crate) at: Instant,
     /// When it was accepted; `None` if it was answered otherwise, or not at all.
     pub(crate) accepted: Option<Instant>,
@@ -73,6 +75,15 @@ pub(crate) const WISHES: [Wish; 5] = [
     Wish { path: "/keys", tenant: "a", arguments: "'{order.*}', ordered => true", wants: is_order },
     Wish { path: "/other", tenant: "b", arguments: "'{*}'", wants: |_| true },
 ];
+
+/// What the relay of that place calls itself (`http.user_agent`).
+pub(crate) fn agent(place: usize) -> String {
+    format!("place-{place}")
+}
+
+fn sender(arrived: &Arrived) -> Option<usize> {
+    arrived.headers.get("user-agent")?.to_str().ok()?.strip_prefix("place-")?.parse().ok()
+}
 
 fn is_order(event: &Written) -> bool {
     event.kind.starts_with("order.")
@@ -177,7 +188,9 @@ impl Ledger {
 
     async fn take(&self, arrived: Arrived, draw: u32) -> Reply {
         let (path, event_id) = (arrived.path.clone(), arrived.event_id().to_owned());
-        let request = Request { path: path.clone(), event_id: event_id.clone(), at: Instant::now(), accepted: None };
+        let relay = sender(&arrived).expect("a relay tells its place");
+        let at = Instant::now();
+        let request = Request { path: path.clone(), event_id: event_id.clone(), relay, at, accepted: None };
         let index = {
             let mut requests = locked(&self.requests);
             requests.push(request);

@@ -1,7 +1,7 @@
 //! One run: writers write, relays deliver, faults happen, and in the end the books are compared.
 
 mod injector;
-mod ledger;
+pub(crate) mod ledger;
 pub(crate) mod plan;
 mod stage;
 pub(crate) mod verdict;
@@ -43,18 +43,19 @@ pub(crate) async fn play(server: Arc<Server>, plan: Plan) -> Outcome {
         let stage = stage.clone();
         async move { stage.supervise().await }
     });
-    let injected = injector::inject(&stage, &plan).await;
+    let (happened, mut problems) = injector::inject(&stage, &plan).await;
     stop.send_replace(true);
-    let mut problems = Vec::new();
     while let Some(ended) = writers.join_next().await {
         problems.extend(ended.err().map(|error| format!("a writer failed: {error}")));
     }
-    let happened = injected.unwrap_or_else(|problem| {
-        problems.push(problem);
-        Vec::new()
-    });
     let mut verdict = verdict::judge(&stage, &happened, &plan).await;
     verdict.problems.splice(0..0, problems);
     supervisor.abort();
-    Outcome { plan, happened, verdict, logs: stage.strike().await }
+    let mut logs = std::mem::take(&mut *stage.deserters.lock().expect("no panic"));
+    verdict.problems.extend(logs.iter().map(|log| {
+        let last = log.lines().last().unwrap_or_default();
+        format!("a relay that had worked ended by itself: {last}")
+    }));
+    logs.extend(stage.strike().await);
+    Outcome { plan, happened, verdict, logs }
 }

@@ -117,12 +117,26 @@ impl Kind {
         }
     }
 
+    /// Whether it befalls one relay and no other.
+    pub(crate) fn is_one_relays(self) -> bool {
+        matches!(
+            self,
+            Self::RelayKilled
+                | Self::RelayStopped
+                | Self::RelayTerminated
+                | Self::DatabaseCut
+                | Self::DatabaseDelayed
+                | Self::DatabaseHalfOpen
+        )
+    }
+
     /// How long it lasts, in milliseconds: from, to.
     fn lasts_ms(self) -> (u64, u64) {
         match self {
-            Self::RelayKilled | Self::RelayTerminated | Self::ServerKilled | Self::ServerRestarted => (0, 600),
+            Self::RelayKilled | Self::RelayTerminated | Self::ServerKilled => (0, 600),
             Self::RelayStopped | Self::ServerStopped => (200, 3000),
-            Self::BackendsTerminated | Self::DatabaseCut | Self::ReceiverCut => (0, 1),
+            // As long as it takes.
+            Self::ServerRestarted | Self::BackendsTerminated | Self::DatabaseCut | Self::ReceiverCut => (0, 1),
             Self::DatabaseDelayed | Self::ReceiverDelayed | Self::PoolFilled => (300, 1500),
             Self::DatabaseHalfOpen | Self::ReceiverHalfOpen => (500, 3000),
             Self::AnswersMove | Self::WriterOpen | Self::SnapshotHeld => (300, 2000),

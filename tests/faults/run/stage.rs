@@ -1,6 +1,6 @@
 //! What a run is played on: a server that can be killed, a database of the run's own, relays behind wires.
 
-use super::ledger::{Ledger, Receivers, WISHES};
+use super::ledger::{Ledger, Receivers, WISHES, agent};
 use super::plan::{PATIENCE, Plan, RELAYS};
 use super::wire::Wire;
 use super::writers::connect;
@@ -75,25 +75,32 @@ impl Server {
     }
 
     /// SIGKILL of the postmaster alone: its children find themselves orphaned.
-    pub(crate) async fn kill(&self, for_: Duration) {
+    /// Returns when it began, as the next two do: one waits for the other.
+    pub(crate) async fn kill(&self, for_: Duration) -> Instant {
         let mut throwaway = self.throwaway.lock().await;
+        let began = Instant::now();
         signal("-KILL", self.processes().get(..1).unwrap_or_default());
         sleep(for_).await;
         Self::start_again(&mut throwaway);
+        began
     }
 
     /// What was not flushed is lost.
-    pub(crate) async fn restart(&self) {
-        Self::start_again(&mut *self.throwaway.lock().await);
+    pub(crate) async fn restart(&self) -> Instant {
+        let mut throwaway = self.throwaway.lock().await;
+        let began = Instant::now();
+        Self::start_again(&mut throwaway);
+        began
     }
 
     /// Nothing of it moves.
-    pub(crate) async fn stop_for(&self, for_: Duration) {
+    pub(crate) async fn stop_for(&self, for_: Duration) -> Instant {
         let _one_at_a_time = self.throwaway.lock().await;
-        let processes = self.processes();
+        let (began, processes) = (Instant::now(), self.processes());
         signal("-STOP", &processes);
         sleep(for_).await;
         signal("-CONT", &processes);
+        began
     }
 
     fn start_again(throwaway: &mut Throwaway) {
@@ -118,7 +125,7 @@ pub(crate) fn signal(which: &str, processes: &[String]) {
 pub(crate) struct Place {
     pub(crate) relay: Mutex<Daemon>,
     pub(crate) wire: Wire,
-    name: String,
+    number: usize,
 }
 
 /// Everything of one run.
@@ -130,6 +137,8 @@ pub(crate) struct Stage {
     /// Between the relays and the receivers.
     pub(crate) wire: Wire,
     pub(crate) places: Vec<Place>,
+    /// What those had logged that ended by themselves after they had worked.
+    pub(crate) deserters: std::sync::Mutex<Vec<String>>,
     listen: bool,
 }
 
@@ -158,11 +167,12 @@ impl Stage {
         }
         let mut places = Vec::new();
         for number in 0..RELAYS {
-            let (wire, name) = (Wire::to(server.address()).await, format!("relay-{number}"));
-            let relay = start(&wire, &database, &name, plan.listen).registered().await;
-            places.push(Place { relay: Mutex::new(relay), wire, name });
+            let wire = Wire::to(server.address()).await;
+            let relay = start(&wire, &database, number, plan.listen).registered().await;
+            places.push(Place { relay: Mutex::new(relay), wire, number });
         }
-        Arc::new(Self { server, database, ledger, _receivers: receivers, wire, places, listen: plan.listen })
+        let deserters = std::sync::Mutex::default();
+        Arc::new(Self { server, database, ledger, _receivers: receivers, wire, places, deserters, listen: plan.listen })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -171,16 +181,21 @@ impl Stage {
 
     /// A relay in this place, as one that has just been started; it need not find a database.
     pub(crate) fn start(&self, place: &Place) -> Daemon {
-        start(&place.wire, &self.database, &place.name, self.listen)
+        start(&place.wire, &self.database, place.number, self.listen)
     }
 
-    /// Starts a relay again that has ended by itself, as a service manager would. Never ends.
+    /// Starts a relay again that has ended by itself, as a service manager would. Only one that has never found the
+    /// database may do that; one that has worked is to come back by itself. Never ends.
     pub(crate) async fn supervise(&self) {
         loop {
             for place in &self.places {
                 if let Ok(mut relay) = place.relay.try_lock()
                     && relay.has_ended()
                 {
+                    let log = relay.log();
+                    if log.contains("registered") {
+                        self.deserters.lock().expect("no panic").push(log);
+                    }
                     *relay = self.start(place);
                 }
             }
@@ -208,8 +223,9 @@ impl Stage {
     }
 }
 
-fn start(wire: &Wire, database: &str, name: &str, listen: bool) -> Daemon {
-    Daemon::relay(&format!("postgres://postgres@{}/{database}", wire.address()), name)
+fn start(wire: &Wire, database: &str, place: usize, listen: bool) -> Daemon {
+    Daemon::relay(&format!("postgres://postgres@{}/{database}", wire.address()), &format!("relay-{place}"))
+        .set("OUTBOXD_HTTP__USER_AGENT", &agent(place))
         .set("OUTBOXD_RELAY__CONCURRENCY", "32")
         .set("OUTBOXD_RELAY__LISTEN", if listen { "true" } else { "false" })
         .set("OUTBOXD_RELAY__POLL_INTERVAL", if listen { "5s" } else { "100ms" })

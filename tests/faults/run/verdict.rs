@@ -2,7 +2,7 @@
 
 use super::injector::Happened;
 use super::ledger::{Fate, Request, Written, paths};
-use super::plan::{Kind, Plan};
+use super::plan::Plan;
 use super::stage::Stage;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ use tokio_postgres::{Client, Error};
 const UNRECORDED: Duration = Duration::from_secs(5);
 /// What a lost connection brings about comes with the next ticks.
 const NOTICED: Duration = Duration::from_secs(2);
+
+/// So long after a fault what it undid is sent again.
+const MADE_GOOD: Duration = Duration::from_secs(15);
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -84,6 +87,8 @@ async fn compare(stage: &Stage, client: &Client, happened: &[Happened], verdict:
         let (is_there, id) = (log.contains_key(&event.id), &event.id);
         match event.fate {
             Fate::Committed(_) if !is_there => {
+                let arrived = |path: &str| accepted.contains_key(&(path.to_owned(), id.clone()));
+                verdict.lost += paths(event).filter(|path| !arrived(path)).count();
                 verdict.problems.push(format!("{id} was committed and is not in the log"))
             }
             Fate::RolledBack if is_there => verdict.problems.push(format!("{id} was rolled back and is in the log")),
@@ -107,9 +112,9 @@ async fn compare(stage: &Stage, client: &Client, happened: &[Happened], verdict:
         verdict.problems.push(format!("{} was sent to {}, which was not to have it", request.event_id, request.path));
     }
     for (delivery, requests) in &accepted {
-        for again in &requests[1..] {
+        for (n, again) in requests.iter().enumerate().skip(1) {
             verdict.duplicates += 1;
-            if !is_explained(requests[0], again, happened) {
+            if !requests[..n].iter().any(|earlier| is_explained(earlier, again, happened)) {
                 verdict.unexplained += 1;
                 verdict
                     .problems
@@ -118,16 +123,23 @@ async fn compare(stage: &Stage, client: &Client, happened: &[Happened], verdict:
         }
     }
     in_order(&committed, &accepted, verdict);
-    in_the_database(client, &wanted, &accepted, verdict).await
+    let mut refused: HashMap<Delivery, usize> = HashMap::new();
+    for request in requests.iter().filter(|request| request.accepted.is_none()) {
+        *refused.entry((request.path.clone(), request.event_id.clone())).or_default() += 1;
+    }
+    in_the_database(client, &wanted, (&accepted, &refused), verdict).await
 }
 
-/// A fault that may lead to a second request came between the first one's sending and its recording.
-fn is_explained(first: &Request, again: &Request, happened: &[Happened]) -> bool {
+/// A fault that may lead to a second request befell the relay of the first one between its sending and its recording,
+/// and the second came when that was made good.
+pub(crate) fn is_explained(first: &Request, again: &Request, happened: &[Happened]) -> bool {
     let accepted = first.accepted.unwrap_or(first.at);
     happened.iter().any(|fault| {
         fault.kind.may_send_twice()
+            && fault.relay.is_none_or(|relay| relay == first.relay)
             && fault.began <= (accepted + UNRECORDED).min(again.at)
             && fault.over + NOTICED >= first.at
+            && again.at <= fault.over.max(accepted) + MADE_GOOD
     })
 }
 
@@ -148,7 +160,7 @@ fn in_order(committed: &[&Written], accepted: &HashMap<Delivery, Vec<&Request>>,
 async fn in_the_database(
     client: &Client,
     wanted: &HashSet<Delivery>,
-    accepted: &HashMap<Delivery, Vec<&Request>>,
+    (accepted, refused): (&HashMap<Delivery, Vec<&Request>>, &HashMap<Delivery, usize>),
     verdict: &mut Verdict,
 ) -> Result<(), Error> {
     let unaccounted: i64 = client.query_one("select count(*) from outbox.unaccounted()", &[]).await?.get(0);
@@ -157,7 +169,8 @@ async fn in_the_database(
     }
     let rows = client
         .query(
-            "select '/' || split_part(s.url, '/', 4), e.event_id::text, d.state, count(a.attempt) filter (where a.outcome = 'delivered')
+            "select '/' || split_part(s.url, '/', 4), e.event_id::text, d.state, count(a.attempt) filter (where a.outcome = 'delivered'),
+                    count(a.attempt) filter (where a.outcome = 'rejected')
              from outbox.delivery d join outbox.subscription s using (subscription_id) join outbox.event e using (event_seq)
              left join outbox.attempt a using (subscription_id, event_seq)
              group by d.subscription_id, d.event_seq, s.url, e.event_id, d.state",
@@ -167,6 +180,7 @@ async fn in_the_database(
     let mut seen = HashSet::new();
     for row in &rows {
         let (delivery, state, delivered): (Delivery, String, i64) = ((row.get(0), row.get(1)), row.get(2), row.get(3));
+        let rejected = usize::try_from(row.get::<_, i64>(4)).unwrap_or_default();
         let name = format!("the delivery of {} to {}", delivery.1, delivery.0);
         if state != "succeeded" {
             verdict.problems.push(format!("{name} is {state}"));
@@ -182,6 +196,12 @@ async fn in_the_database(
                 .problems
                 .push(format!("{name} was accepted {received} times and is recorded as delivered {delivered} times"));
         }
+        let not_taken = refused.get(&delivery).copied().unwrap_or_default();
+        if rejected > not_taken {
+            verdict.problems.push(format!(
+                "{name} was answered otherwise than with 200 {not_taken} times and is recorded as rejected {rejected} times"
+            ));
+        }
         if !seen.insert(delivery) {
             verdict.problems.push(format!("{name} is there twice"));
         }
@@ -190,9 +210,4 @@ async fn in_the_database(
         verdict.problems.push(format!("{} deliveries are not in the database", wanted.len() - seen.len()));
     }
     Ok(())
-}
-
-/// The faults of each kind that there were.
-pub(crate) fn count(happened: &[Happened], kind: Kind) -> usize {
-    happened.iter().filter(|fault| fault.kind == kind).count()
 }

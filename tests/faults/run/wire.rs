@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 
 /// What a wire does with what it is given.
@@ -27,6 +27,8 @@ struct State {
 
 /// From a port of its own to one address.
 pub(crate) struct Wire {
+    /// Held by who does something to it: what was swallowed must not be followed by what comes later.
+    pub(crate) turn: Mutex<()>,
     address: SocketAddr,
     state: watch::Sender<State>,
 }
@@ -41,7 +43,7 @@ impl Wire {
                 tokio::spawn(connect(near, target, watched.clone()));
             }
         });
-        Self { address, state }
+        Self { turn: Mutex::new(()), address, state }
     }
 
     /// Where to connect instead.

@@ -182,6 +182,13 @@ impl Db {
         self.server.throwaway.url(&self.name)
     }
 
+    /// The same over the server's socket in a directory.
+    pub(crate) fn socket(&self) -> String {
+        let (data, port) = (self.server.throwaway.data_dir(), self.server.throwaway.port());
+        let directory = data.parent().expect("a directory above").display();
+        format!("host={directory} port={port} user=postgres dbname={}", self.name)
+    }
+
     /// A session in the database `postgres` of the same server.
     pub(crate) async fn beside(&self) -> Session {
         Session::at(&self.server.throwaway.url("postgres")).await

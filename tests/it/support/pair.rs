@@ -1,12 +1,9 @@
 //! A primary with a streaming standby, writers who keep a ledger outside of both, and what a scenario reports.
 
-use super::{PATIENCE, Session, Sink};
+use super::{PATIENCE, Session, Sink, client_program};
 use outboxd::schema;
 use outboxd::throwaway::{Options, Role, Throwaway};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,6 +30,12 @@ pub(crate) fn durable(options: Options) -> Throwaway {
     block_in_place(|| Throwaway::start(options)).expect("a server")
 }
 
+/// A physical copy.
+pub(crate) fn copy(server: &Throwaway) -> Throwaway {
+    let program = client_program("pg_basebackup").expect("pg_basebackup, from `bash tests/postgres/setup.sh client`");
+    block_in_place(|| server.copy(&program)).expect("a copy")
+}
+
 /// A primary and its standby, which follows until one of them is told otherwise.
 pub(crate) struct Pair {
     pub(crate) primary: Throwaway,
@@ -44,7 +47,7 @@ impl Pair {
     pub(crate) async fn new(synchronous: bool) -> (Self, Session) {
         let primary = durable(Options::default());
         let session = install(&primary).await;
-        let mut standby = block_in_place(|| primary.copy()).expect("a copy");
+        let mut standby = copy(&primary);
         let conninfo = format!("host=127.0.0.1 port={} user=postgres application_name=standby", primary.port());
         let options = Options::default().set("primary_conninfo", &conninfo).set("wal_retrieve_retry_interval", "100ms");
         block_in_place(|| standby.start_as(Role::Standby, &options)).expect("a standby");
@@ -202,13 +205,4 @@ pub(crate) async fn recorded(session: &Session) -> HashMap<String, i64> {
                where a.outcome = 'delivered' group by 1";
     let rows = session.query(sql, &[]).await.expect("the attempts");
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
-}
-
-/// One line of the lead's report, and of this test's output.
-pub(crate) fn report(line: &str) {
-    println!("{line}");
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/faults");
-    std::fs::create_dir_all(&dir).expect("a directory for reports");
-    let file = OpenOptions::new().create(true).append(true).open(dir.join("scenarios.txt"));
-    file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())).expect("the report is kept");
 }

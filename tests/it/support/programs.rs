@@ -40,7 +40,7 @@ pub(crate) fn left_out(what: &str, why: &str) {
 }
 
 /// Adds one line to a file in one write, so that lines of tests that run at once stay whole.
-fn append_line(file: &Path, line: &str) {
+pub(super) fn append_line(file: &Path, line: &str) {
     let opened = OpenOptions::new().append(true).create(true).open(file);
     let written = opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
     written.unwrap_or_else(|error| panic!("{}: {error}", file.display()));

@@ -1,7 +1,7 @@
 //! One line for each fault that was lived through, for the report that counts them.
 
-use std::fs::{OpenOptions, create_dir_all};
-use std::io::Write;
+use super::programs::append_line;
+use std::fs::create_dir_all;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -34,8 +34,5 @@ pub(crate) fn note_scenario(line: &str) {
     println!("{line}");
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/faults");
     create_dir_all(&directory).expect("target/faults");
-    let path = directory.join("scenarios.txt");
-    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("target/faults/scenarios.txt");
-    // In one write: tests are processes of their own, and write at once.
-    file.write_all(format!("{line}\n").as_bytes()).expect("a line");
+    append_line(&directory.join("scenarios.txt"), line);
 }
