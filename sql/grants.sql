@@ -43,7 +43,7 @@ grant execute on function outbox.retry_schedule to outbox_viewer, outbox_operato
 -- outbox_relay: calls the functions of the daemon; of the tables it reads only which schema is there.
 grant execute on function outbox_relay.register, outbox_relay.resume_epoch, outbox_relay.fence, outbox_relay.tick, outbox_relay.expand,
     outbox_relay.begin_trial, outbox_relay.try_filters,
-    outbox_relay.claim, outbox_relay.hand_back, outbox_relay.record, outbox_relay.add_health, outbox_relay.load_subscriptions, outbox_relay.maintain,
+    outbox_relay.claim, outbox_relay.hand_back, outbox_relay.locked, outbox_relay.record, outbox_relay.add_health, outbox_relay.load_subscriptions, outbox_relay.maintain,
     outbox_relay.reconcile, outbox_relay.add_sample, outbox_relay.enter, outbox_relay.open_session, outbox_relay.close_session,
     outbox_relay.begin_request, outbox_relay.end_request, outbox_relay.has_tokens, outbox_relay.gauges,
     outbox_relay.subscription_gauges, outbox_relay.catalog,

@@ -4726,6 +4726,38 @@ $$;
 
 COMMENT ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) IS 'Endpoints with their secrets, for the relay alone.';
 
+CREATE FUNCTION outbox_relay.locked(epoch integer, subscription_ids bigint[], event_seqs bigint[]) RETURNS TABLE(subscription_id bigint, event_seq bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- Which of these leases of this epoch somebody's open transaction has locked. Waits for none of them.
+-- Called by the relay when record could not get all rows of a batch: what is free is recorded at once, however many are
+-- not.
+#variable_conflict use_column
+begin
+    return query
+        with held as materialized (
+            select q.subscription_id, q.event_seq
+            from unnest(locked.subscription_ids, locked.event_seqs) a (subscription_id, event_seq)
+            join outbox_relay.queue q on q.subscription_id = any (array[a.subscription_id]) and q.event_seq = a.event_seq
+            where q.epoch = locked.epoch),
+        free as materialized (
+            select q.subscription_id, q.event_seq
+            from held h
+            join outbox_relay.queue q on q.subscription_id = any (array[h.subscription_id]) and q.event_seq = h.event_seq
+            for update of q skip locked)
+        select h.subscription_id, h.event_seq from held h
+        where (h.subscription_id, h.event_seq) not in (select f.subscription_id, f.event_seq from free f);
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.locked(epoch integer, subscription_ids bigint[], event_seqs bigint[]) IS 'Which of these leases somebody''s open transaction has locked.';
+
 CREATE FUNCTION outbox_relay.made_at(event_id uuid) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (substr((event_id)::text, 15, 1) = '7'::text) THEN to_timestamp((((((('x'::text || lpad("left"(replace((event_id)::text, '-'::text, ''::text), 12), 16, '0'::text)))::bit(64))::bigint)::numeric / 1000.0))::double precision) ELSE NULL::timestamp with time zone END;
@@ -7913,6 +7945,9 @@ REVOKE ALL ON FUNCTION outbox_relay.live_epochs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.load_subscriptions(subscription_ids bigint[]) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.locked(epoch integer, subscription_ids bigint[], event_seqs bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox_relay.locked(epoch integer, subscription_ids bigint[], event_seqs bigint[]) TO outbox_relay;
 
 REVOKE ALL ON FUNCTION outbox_relay.made_at(event_id uuid) FROM PUBLIC;
 

@@ -70,7 +70,8 @@ pub async fn record(db: Db, relay: Arc<str>, batch: Vec<Result>) -> Done {
     let (recorded, held_up) = loop {
         match db.record(epoch, &relay, &finished).await {
             Ok(recorded) => break (recorded, Vec::new()),
-            Err(e) if e.is_refusal() || e.is_locked_row() => break one_by_one(&db, epoch, &relay, &finished).await,
+            Err(e) if e.is_locked_row() => break without_locked(&db, epoch, &relay, &finished).await,
+            Err(e) if e.is_refusal() => break one_by_one(&db, epoch, &relay, &finished).await,
             Err(error) => retry_later(&error, finished.len(), &mut wait).await,
         }
     };
@@ -78,6 +79,28 @@ pub async fn record(db: Db, relay: Arc<str>, batch: Vec<Result>) -> Done {
     let results: Vec<Result> = attempts.into_iter().zip(finished).collect();
     let states = count_states(&recorded.failed, results.len() - held_up.len());
     Done { next_due: recorded.next_due, states, held_up: held_up.into_iter().map(|i| results[i].clone()).collect() }
+}
+
+/// Somebody's open transaction has some of them locked: the others go on, however many those are. Returns the indexes of
+/// those that are locked.
+async fn without_locked(db: &Db, epoch: i32, relay: &str, finished: &[Finished]) -> (Recorded, Vec<usize>) {
+    let key = |one: &Finished| (one.subscription_id, one.event_seq);
+    let leases: Vec<_> = finished.iter().map(key).collect();
+    let locked: HashSet<_> = db.locked(epoch, &leases).await.unwrap_or_default().into_iter().collect();
+    let (mut held_up, free): (Vec<usize>, Vec<usize>) = (0..finished.len()).partition(|i| locked.contains(&leases[*i]));
+    let of_free: Vec<Finished> = free.iter().map(|i| finished[*i].clone()).collect();
+    if of_free.is_empty() {
+        return (Recorded::default(), held_up);
+    }
+    match db.record(epoch, relay, &of_free).await {
+        Ok(recorded) => (recorded, held_up),
+        // What record locks besides, or who has come meanwhile.
+        Err(_) => {
+            let (recorded, others) = one_by_one(db, epoch, relay, &of_free).await;
+            held_up.extend(others.into_iter().map(|i| free[i]));
+            (recorded, held_up)
+        }
+    }
 }
 
 /// One of them is unacceptable, or locked: the others go on. Returns the indexes of those that are locked;

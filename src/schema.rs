@@ -23,7 +23,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 192] = files![
+const FILES: [(&str, &str); 193] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/is_unacceptable.sql",
@@ -46,6 +46,7 @@ const FILES: [(&str, &str); 192] = files![
     "functions/30_deliver/load_subscriptions.sql",
     "functions/30_deliver/claim.sql",
     "functions/30_deliver/hand_back.sql",
+    "functions/30_deliver/locked.sql",
     "functions/30_deliver/is_recorded.sql",
     "functions/30_deliver/record.sql",
     "functions/30_deliver/give_up.sql",

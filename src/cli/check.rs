@@ -7,7 +7,7 @@ use crate::{connect, db, schema};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// What the daemon's user must be allowed to call.
-const NEEDED: [&str; 31] = [
+const NEEDED: [&str; 32] = [
     "register",
     "resume_epoch",
     "fence",
@@ -17,6 +17,7 @@ const NEEDED: [&str; 31] = [
     "try_filters",
     "claim",
     "hand_back",
+    "locked",
     "record",
     "add_health",
     "load_subscriptions",

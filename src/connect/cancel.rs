@@ -31,7 +31,8 @@ impl Canceller {
     }
 
     /// Asks the server to stop what the connection does now, and returns when the request has been passed on. Whether it
-    /// came in time only the statement's result tells.
+    /// came in time only the statement's result tells. Not to be given up halfway: PgBouncer 1.18 ends itself if who
+    /// cancels hangs up before it does.
     ///
     /// # Errors
     /// If the server cannot be reached in the time that a connection has.

@@ -104,6 +104,22 @@ impl Db {
         Ok(rows.first().map_or(0, |row| row.get(0)))
     }
 
+    /// Which of these leases of this epoch, given by subscription and event, somebody's open transaction has locked.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn locked(&self, epoch: i32, leases: &[(i64, i64)]) -> Result<Vec<(i64, i64)>, DbError> {
+        let (ids, seqs): (Vec<i64>, Vec<i64>) = leases.iter().copied().unzip();
+        let rows = self
+            .query(
+                "locked",
+                "select subscription_id, event_seq from outbox_relay.locked($1, $2, $3)",
+                &[(&epoch, Type::INT4), (&ids, Type::INT8_ARRAY), (&seqs, Type::INT8_ARRAY)],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
     /// Hands back leases of this epoch, given by subscription and event, that have not begun. To be called once for a
     /// lease. Returns those that somebody's open transaction has locked: they are to be handed back later.
     ///

@@ -75,8 +75,12 @@ impl Db {
         });
         let result = tokio::time::timeout(self.timeout, &mut query).await;
         drop(query);
-        drop(Object::take(client));
-        cancel.abort();
+        let client = Object::take(client);
+        // Seen to its end: PgBouncer 1.18 ends itself if who cancels hangs up before it does (bad client state).
+        tokio::spawn(async move {
+            let _ = cancel.await;
+            drop(client);
+        });
         match result {
             Ok(result) => Ok(result?),
             Err(_) => Err(DbError::Timeout(self.timeout)),

@@ -378,3 +378,29 @@ async fn what_a_bulk_writer_has_not_committed_is_not_read_again_and_again() {
     assert_eq!(i64::from(relay.expand_all(&call).await.expanded), BULK + 1);
     app.assert_accounted().await;
 }
+
+#[tokio::test]
+async fn an_open_transaction_over_many_subscriptions_holds_up_no_other() {
+    // To wait a fifth of a second for each of them would take longer than a test waits.
+    const MANY: usize = 120;
+    let (db, session, sink) = stage().await;
+    for n in 0..MANY {
+        session.endpoint(&sink.url("/many"), &format!("name => 'many-{n}', tenant_id => 'many'")).await;
+    }
+    let other = session.endpoint(&sink.url("/other"), "").await;
+    let _relay = Daemon::on(&db).await;
+    sink.close_gate();
+    insert_for(&session, "many", 1).await;
+    sink.wait_for_waiting(MANY).await;
+    let operator = db.session().await;
+    operator
+        .run("begin; select outbox.cancel(subscription_id, event_seq) from outbox.delivery where state = 'leased'")
+        .await;
+    session.insert_many("order.created", 20).await;
+    sink.open_gate();
+    session.wait_for_state(other.id, "succeeded", 20).await;
+    operator.run("rollback").await;
+    session.wait_until("select count(*) = 0 from outbox.delivery where state <> 'succeeded'").await;
+    assert_eq!(sink.times().values().sum::<usize>(), MANY + 20, "each was recorded in the end, and none sent again");
+    session.assert_accounted().await;
+}

@@ -29,6 +29,11 @@ select outbox_relay.fence($1);
 -- src/db/housekeeping.rs
 -- gives int4, _int8, _int8
 -- gets subscription_id int8, event_seq int8
+select subscription_id, event_seq from outbox_relay.locked($1, $2, $3);
+
+-- src/db/housekeeping.rs
+-- gives int4, _int8, _int8
+-- gets subscription_id int8, event_seq int8
 select subscription_id, event_seq from outbox_relay.hand_back($1, $2, $3) where is_left;
 
 -- src/db/mod.rs
