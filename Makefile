@@ -97,7 +97,7 @@ counts-accept:
 
 lint: setup
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --test '*' -- -D warnings
 	cargo test --quiet --test it -- schema_dump rights::
 
 schema: setup
@@ -119,13 +119,14 @@ bench-peers: setup
 	cargo build --release
 	target/release/outboxd bench --scenario limits --peers $(ARGS)
 
-# The model, each fault alone, and a thousand faults drawn from seeds: one report below target/faults.
+# The model, each fault alone, and a thousand faults drawn from seeds: one report below target/faults, whatever fails.
 faults: setup
 	rm -f target/faults/model.txt target/faults/scenarios.txt
 	cargo build --quiet
-	cargo test --quiet --test model
-	cargo test --quiet --test it -- failover:: restores:: exhaustion:: crash_points:: upgrade:: pooler::
-	cargo test --quiet --test faults -- $(ARGS)
+	failed=; cargo test --quiet --test model || failed=1; \
+	cargo test --quiet --test it -- failover:: restores:: exhaustion:: crash_points:: upgrade:: pooler:: || failed=1; \
+	cargo test --quiet --test faults -- --whole yes $(ARGS) || failed=1; \
+	[ -z "$$failed" ]
 
 bench-hostile: setup
 	cargo test --quiet --release --test hostile -- $(ARGS)

@@ -4296,7 +4296,7 @@ begin
     end if;
     select count(*) filter (where not h.is_left) into handed_back
     from (select array_agg(q.subscription_id) as ids, array_agg(q.event_seq) as seqs from outbox_relay.queue q where q.epoch = fence.epoch) l,
-        lateral outbox_relay.hand_back(fence.epoch, l.ids, l.seqs) h;
+        lateral outbox_relay.free_leases(fence.epoch, l.ids, l.seqs) h;
     -- What an operator's open transaction has locked is handed back by a later call.
     if not exists (select from outbox_relay.queue q where q.epoch = fence.epoch) then
         update outbox_relay.relay r set fenced_at = now() where r.epoch = fence.epoch;
@@ -4346,6 +4346,46 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.first_of_key(subscription_id bigint, ordering_key text) IS 'The position of the first outstanding delivery of an ordering key.';
+
+CREATE FUNCTION outbox_relay.free_leases(epoch integer, subscription_ids bigint[], event_seqs bigint[]) RETURNS TABLE(subscription_id bigint, event_seq bigint, cause text, attempts integer, is_left boolean)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- Ends leases: due at once, for whoever claims them. Returns those that were still leased under this epoch; is_left:
+-- somebody's open transaction has the row locked, try again.
+-- Called by hand_back and fence.
+#variable_conflict use_column
+begin
+    return query
+        with held as materialized (
+            select q.subscription_id, q.event_seq, q.cause, q.attempts
+            from unnest(free_leases.subscription_ids, free_leases.event_seqs) a (subscription_id, event_seq)
+            join outbox_relay.queue q on q.subscription_id = any (array[a.subscription_id]) and q.event_seq = a.event_seq
+            where q.epoch = free_leases.epoch),
+        locked as materialized (
+            select q.subscription_id, q.event_seq
+            from held h
+            join outbox_relay.queue q on q.subscription_id = any (array[h.subscription_id]) and q.event_seq = h.event_seq
+            where q.epoch = free_leases.epoch for update of q skip locked),
+        due as (
+            update outbox_relay.queue q
+            set state = case when q.attempts > 0 then 'failed' else 'pending' end, epoch = null, next_attempt_at = now(), updated_at = now()
+            from locked l
+            where q.subscription_id = any (array[l.subscription_id]) and q.event_seq = l.event_seq
+            returning q.subscription_id, q.event_seq)
+        select h.subscription_id, h.event_seq, h.cause, h.attempts, d.event_seq is null from held h left join due d using (subscription_id, event_seq);
+    if found then
+        perform pg_notify('outbox_signal', 'due');
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox_relay.free_leases(epoch integer, subscription_ids bigint[], event_seqs bigint[]) IS 'Ends leases without a result; what was leased is due at once.';
 
 CREATE FUNCTION outbox_relay.gauges() RETURNS TABLE(log_head bigint, unexpanded_events bigint, pending bigint, leased bigint, failed bigint, dead_letters bigint, relays bigint, on_hold boolean, lag_s double precision, oldest_due_s double precision, segments bigint, closed_segments bigint, stopped_keys bigint, circuits_open bigint, circuits_half_open bigint, disabled bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -4454,40 +4494,34 @@ COMMENT ON FUNCTION outbox_relay.guard_event() IS 'Puts the rules of an acceptab
 CREATE FUNCTION outbox_relay.hand_back(epoch integer, subscription_ids bigint[], event_seqs bigint[]) RETURNS TABLE(subscription_id bigint, event_seq bigint, is_left boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
--- Hands leases back that have not begun: due at once, for whoever claims them. Returns those that were still leased
--- under this epoch; is_left: somebody's open transaction has the row locked, try again.
+-- Hands leases back that have not begun: due at once, for whoever claims them, and as if they had never been claimed.
+-- Returns those that were still leased under this epoch; is_left: somebody's open transaction has the row locked, try
+-- again.
 -- To be called once for a lease: a second time it might be a later lease of the same delivery that is handed back.
--- Called by the relay with a tick, and by fence.
-#variable_conflict use_column
+-- Called by the relay with a tick.
+declare
+    unmade_ids bigint[] := '{}';
+    probe_ids  bigint[] := '{}';
+    cause      text;
+    attempts   integer;
 begin
     perform outbox_relay.require_read_committed();
-    return query
-        with held as materialized (
-            select q.subscription_id, q.event_seq
-            from unnest(hand_back.subscription_ids, hand_back.event_seqs) a (subscription_id, event_seq)
-            join outbox_relay.queue q on q.subscription_id = any (array[a.subscription_id]) and q.event_seq = a.event_seq
-            where q.epoch = hand_back.epoch),
-        locked as materialized (
-            select q.subscription_id, q.event_seq
-            from held h
-            join outbox_relay.queue q on q.subscription_id = any (array[h.subscription_id]) and q.event_seq = h.event_seq
-            where q.epoch = hand_back.epoch for update of q skip locked),
-        due as (
-            update outbox_relay.queue q
-            set state = case when q.attempts > 0 then 'failed' else 'pending' end, epoch = null, next_attempt_at = now(), updated_at = now()
-            from locked l
-            where q.subscription_id = any (array[l.subscription_id]) and q.event_seq = l.event_seq
-            returning q.subscription_id, q.event_seq)
-        select h.subscription_id, h.event_seq, d.event_seq is null from held h left join due d using (subscription_id, event_seq);
-    if found then
-        perform pg_notify('outbox_signal', 'due');
-    end if;
+    for subscription_id, event_seq, cause, attempts, is_left in
+        select f.subscription_id, f.event_seq, f.cause, f.attempts, f.is_left
+        from outbox_relay.free_leases(hand_back.epoch, hand_back.subscription_ids, hand_back.event_seqs) f
+    loop
+        -- Tests are not counted: charge has not booked them.
+        if not is_left and cause <> 'test' then
+            unmade_ids := unmade_ids || subscription_id;
+            -- A probe is what was never attempted: retries keep to their schedule whatever the circuit.
+            if attempts = 0 then
+                probe_ids := probe_ids || subscription_id;
+            end if;
+        end if;
+        return next;
+    end loop;
+    perform outbox_relay.uncharge(unmade_ids, probe_ids);
 end
 $$;
 
@@ -4838,6 +4872,7 @@ begin
         action := 'disabled'; segment := null; detail := format('subscription %s', n);
         return next;
     end loop;
+    perform outbox_relay.mend_clock();
     delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
     delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
     perform outbox_relay.compact_samples();
@@ -4974,6 +5009,29 @@ CREATE FUNCTION outbox_relay.matches(type text, payload jsonb, patterns text[], 
     RETURN (((('*'::text = ANY (patterns)) AND (NOT starts_with(type, 'outbox.'::text))) OR (type = ANY (patterns)) OR (EXISTS (SELECT FROM unnest(matches.patterns) p(p) WHERE (("right"(p.p, 2) = '.*'::text) AND starts_with(matches.type, "left"(p.p, '-1'::integer)))))) AND ((filter IS NULL) OR COALESCE((jsonb_path_query_first(payload, filter, '{}'::jsonb, true) <> ALL (ARRAY['false'::jsonb, 'null'::jsonb])), false)));
 
 COMMENT ON FUNCTION outbox_relay.matches(type text, payload jsonb, patterns text[], filter jsonpath) IS 'Whether patterns and filter want an event.';
+
+CREATE FUNCTION outbox_relay.mend_clock() RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+-- The server's clock was set back, and what rates have spent and when circuits may be probed still counts by the old one:
+-- it lies further ahead than it could by this one, and nobody would be sent to before then. It counts from now.
+-- Called by maintain, about once a minute.
+with rates as (
+    select p.subscription_id, p.spent_until from outbox_relay.pace p join outbox.subscription s using (subscription_id)
+    where p.spent_until > now() + interval '1 minute' + coalesce(outbox_relay.burst(s.rate_limit), '0')
+    for no key update of p skip locked),
+paced as (
+    update outbox_relay.pace p set spent_until = now() from rates r where p.subscription_id = r.subscription_id),
+probes as (
+    select h.subscription_id from outbox.subscription_health h
+    where h.circuit <> 'closed' and h.circuit_until > now() + interval '1 minute'
+        + 1.1 * (select greatest(value::interval, '1 minute') from outbox.setting where name = 'circuit_max_interval')
+    for no key update of h skip locked)
+update outbox.subscription_health h set circuit_until = now() from probes where h.subscription_id = probes.subscription_id
+$$;
+
+COMMENT ON FUNCTION outbox_relay.mend_clock() IS 'Brings rates and circuits back to now after the clock was set back.';
 
 CREATE FUNCTION outbox_relay.name_key(subscription_id bigint, key_id text, true_key_id text, form text, public_key text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6295,6 +6353,36 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) IS 'Looks for the filter that kept expand from coming to an end.';
+
+CREATE FUNCTION outbox_relay.uncharge(unmade_ids bigint[], probe_ids bigint[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+-- Takes back what charge has booked for leases that were never begun (unmade_ids has a subscription's id once for each
+-- lease): the rate is there again, and a circuit that waits for its probe may have another at once if the probe may be
+-- among them (probe_ids).
+-- Waits for no lock: what a claim is about to book stays booked, and a probe that is never heard of is replaced after a
+-- minute. What lies further back than the burst, charge does not count.
+-- Called by hand_back, which has rows of the queue locked.
+with unmade as (
+    select u.subscription_id, count(*) as count from unnest(uncharge.unmade_ids) u (subscription_id) group by u.subscription_id),
+half_open as (
+    select h.subscription_id from outbox.subscription_health h
+    where h.subscription_id = any (uncharge.probe_ids) and h.circuit <> 'closed' and h.circuit = 'half_open' for no key update of h skip locked),
+reopened as (
+    update outbox.subscription_health h set circuit = 'open', circuit_until = now()
+    from half_open o where h.subscription_id = o.subscription_id),
+paced as (
+    select p.subscription_id, u.count / s.rate_limit as seconds
+    from unmade u join outbox_relay.pace p using (subscription_id) join outbox.subscription s using (subscription_id)
+    where s.rate_limit is not null for no key update of p skip locked)
+update outbox_relay.pace p set spent_until = p.spent_until - make_interval(secs => paced.seconds::double precision)
+from paced where p.subscription_id = paced.subscription_id
+$$;
+
+COMMENT ON FUNCTION outbox_relay.uncharge(unmade_ids bigint[], probe_ids bigint[]) IS 'Takes back what was booked for leases that were never begun.';
 
 CREATE FUNCTION outbox_relay.unsealed(most integer) RETURNS TABLE(subscription_id bigint, key_id text, secret text)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -7907,6 +7995,8 @@ REVOKE ALL ON FUNCTION outbox_relay.fence_dead(but integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.first_of_key(subscription_id bigint, ordering_key text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION outbox_relay.free_leases(epoch integer, subscription_ids bigint[], event_seqs bigint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION outbox_relay.gauges() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.gauges() TO outbox_relay;
 
@@ -7957,6 +8047,8 @@ GRANT ALL ON FUNCTION outbox_relay.maintain() TO outbox_relay;
 REVOKE ALL ON FUNCTION outbox_relay.make_segment(segment bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.matches(type text, payload jsonb, patterns text[], filter jsonpath) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION outbox_relay.mend_clock() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.name_key(subscription_id bigint, key_id text, true_key_id text, form text, public_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.name_key(subscription_id bigint, key_id text, true_key_id text, form text, public_key text) TO outbox_relay;
@@ -8047,6 +8139,8 @@ REVOKE ALL ON FUNCTION outbox_relay.timeline() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.try_filters(epoch integer, event_limit integer, after_seq bigint, after_id bigint, slow_versions bigint[], tried_versions bigint[], tried_ms real[]) TO outbox_relay;
+
+REVOKE ALL ON FUNCTION outbox_relay.uncharge(unmade_ids bigint[], probe_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION outbox_relay.unsealed(most integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox_relay.unsealed(most integer) TO outbox_relay;

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 /// Beyond this many the cache is emptied: memory is bounded by configuration, not by subscriptions.
@@ -20,6 +21,8 @@ const CACHE_LIMIT: usize = 20_000;
 
 /// So long the files of secrets may take.
 const READ_WITHIN: Duration = Duration::from_secs(5);
+/// Reads of such files at once, at most: one that hangs keeps its thread, and name lookups need those threads, too.
+const READERS: usize = 4;
 /// How long a secret that could not be read counts as such before it is looked for again.
 const UNREAD: Duration = Duration::from_secs(5);
 
@@ -91,12 +94,14 @@ pub struct Endpoints {
     sender: Sender,
     insecure_http: AtomicBool,
     secrets: Arc<Secrets>,
+    readers: Arc<Semaphore>,
 }
 
 impl Endpoints {
     /// An empty cache. Requests say `user_agent` and go out through `sender`; secrets are opened with `secrets`.
     pub fn new(user_agent: HeaderValue, sender: Sender, secrets: Arc<Secrets>) -> Self {
-        Self { known: Mutex::default(), user_agent, sender, insecure_http: AtomicBool::new(false), secrets }
+        let (insecure_http, readers) = (AtomicBool::new(false), Arc::new(Semaphore::new(READERS)));
+        Self { known: Mutex::default(), user_agent, sender, insecure_http, secrets, readers }
     }
 
     /// What secrets are opened with.
@@ -170,41 +175,32 @@ impl Endpoints {
         renamed
     }
 
-    /// The secrets of the rows. Files are read aside: a disk that hangs must not hold up a thread of the runtime.
+    /// The secrets of the rows. Files are read aside: a disk that hangs must not hold up a thread of the runtime, nor
+    /// those whose secrets are elsewhere.
     async fn open(&self, rows: &[SubscriptionRow]) -> Vec<Secured> {
-        type Row = (i64, Vec<(String, Stored)>, Option<String>);
-        let secrets = self.secrets.clone();
-        let of_row = move |(id, keys, client): &Row| Secured {
-            keys: keys
-                .iter()
-                .map(|(key_id, stored)| secrets.open(*id, key_id, stored).map_err(|error| error.to_string()))
-                .collect(),
-            client: client.as_ref().map(|reference| secrets.read(reference).map_err(|error| error.to_string())),
-        };
-        let stored: Vec<Row> = rows
-            .iter()
-            .map(|row| {
-                let keys = row.keys.iter().map(|k| (k.key_id.clone(), k.stored.clone())).collect();
-                let said = row.tls.as_deref().and_then(|tls| serde_json::from_str::<Tls>(tls).ok());
-                (row.subscription_id, keys, said.and_then(|tls| tls.client))
-            })
-            .collect();
-        let has_reference = stored.iter().any(|(_, _, client)| client.is_some())
-            || rows.iter().flat_map(|row| &row.keys).any(StoredKey::is_reference);
-        let all = move || stored.iter().map(of_row).collect::<Vec<_>>();
-        if !has_reference {
-            return all();
+        let rows = rows.iter().map(Unopened::new).enumerate();
+        let (in_files, here): (Vec<_>, Vec<_>) = rows.partition(|(_, row)| row.is_in_file());
+        let mut opened: BTreeMap<_, _> = here.into_iter().map(|(nth, row)| (nth, row.open(&self.secrets))).collect();
+        if !in_files.is_empty() {
+            opened.extend(self.read_files(in_files.into()).await);
         }
-        let unread = || Err("it could not be read".to_owned());
-        let refused = |row: &SubscriptionRow| Secured {
-            keys: row.keys.iter().map(|_| unread()).collect(),
-            client: Some(unread()),
+        opened.into_values().collect()
+    }
+
+    async fn read_files(&self, rows: Arc<[(usize, Unopened)]>) -> Vec<(usize, Secured)> {
+        let (readers, secrets, ours) = (self.readers.clone(), self.secrets.clone(), rows.clone());
+        let read = async move {
+            let reader = readers.acquire_owned().await.ok()?;
+            let read = tokio::task::spawn_blocking(move || {
+                let read = ours.iter().map(|(nth, row)| (*nth, row.open(&secrets))).collect();
+                drop(reader);
+                read
+            });
+            read.await.ok()
         };
         // A file system that hangs must not keep everybody's work.
-        match tokio::time::timeout(READ_WITHIN, tokio::task::spawn_blocking(all)).await {
-            Ok(Ok(read)) => read,
-            _ => rows.iter().map(refused).collect(),
-        }
+        let read = tokio::time::timeout(READ_WITHIN, read).await.ok().flatten();
+        read.unwrap_or_else(|| rows.iter().map(|(nth, row)| (*nth, row.unread())).collect())
     }
 
     fn parse(
@@ -263,6 +259,44 @@ struct Secured {
     keys: Vec<Opened>,
     /// The client certificate of its `tls`, with the key.
     client: Option<Opened>,
+}
+
+/// The secrets of one subscription as they are stored.
+struct Unopened {
+    subscription_id: i64,
+    keys: Vec<(String, Stored)>,
+    /// Where the client certificate is.
+    client: Option<String>,
+}
+
+impl Unopened {
+    fn new(row: &SubscriptionRow) -> Self {
+        let keys = row.keys.iter().map(|key| (key.key_id.clone(), key.stored.clone())).collect();
+        let said = row.tls.as_deref().and_then(|tls| serde_json::from_str::<Tls>(tls).ok());
+        Self { subscription_id: row.subscription_id, keys, client: said.and_then(|tls| tls.client) }
+    }
+
+    fn is_in_file(&self) -> bool {
+        let of_keys = self.keys.iter().filter_map(|(_, stored)| match stored {
+            Stored::Reference(reference) => Some(reference),
+            _ => None,
+        });
+        of_keys.chain(&self.client).any(|reference| reference.starts_with("file:"))
+    }
+
+    /// Blocks if one of them is in a file.
+    fn open(&self, secrets: &Secrets) -> Secured {
+        let key = |(key_id, stored): &(String, Stored)| {
+            secrets.open(self.subscription_id, key_id, stored).map_err(|error| error.to_string())
+        };
+        let client = |reference: &String| secrets.read(reference).map_err(|error| error.to_string());
+        Secured { keys: self.keys.iter().map(key).collect(), client: self.client.as_ref().map(client) }
+    }
+
+    fn unread(&self) -> Secured {
+        let unread = || Err("it could not be read".to_owned());
+        Secured { keys: self.keys.iter().map(|_| unread()).collect(), client: self.client.as_ref().map(|_| unread()) }
+    }
 }
 
 /// What a secret behind a reference turned out to be.
@@ -425,6 +459,27 @@ mod tests {
             none.endpoint.as_ref().err().map(String::as_str),
             Some("env:OUTBOXD_SECRET_NOBODY_SETS_THIS: the variable is not set")
         );
+    }
+
+    #[tokio::test]
+    async fn files_that_hang_are_in_the_way_of_no_other_secret() {
+        let endpoints = Endpoints::new(HeaderValue::from_static("test"), sender(), Arc::default());
+        let hanging = endpoints.readers.clone().acquire_many_owned(READERS as u32).await.expect("free");
+        let of = |stored: Stored| row(vec![stored]);
+        let rows = [
+            of(Stored::Reference("file:signing".into())),
+            of(Stored::Plain(Secret::new(SECRET.into()))),
+            of(Stored::Reference("env:OUTBOXD_SECRET_NOBODY_SETS_THIS".into())),
+        ];
+        let said = async |endpoints: &Endpoints| -> Vec<String> {
+            let opened = endpoints.open(&rows).await.into_iter().flat_map(|row| row.keys);
+            opened.map(|key| key.err().unwrap_or_else(|| "opened".to_owned())).collect()
+        };
+        let unset = "env:OUTBOXD_SECRET_NOBODY_SETS_THIS: the variable is not set";
+        assert_eq!(said(&endpoints).await, ["it could not be read", "opened", unset]);
+        drop(hanging);
+        let said = said(&endpoints).await;
+        assert!(said[0].starts_with("file:signing: ") && said[1..] == ["opened", unset], "{said:?}");
     }
 
     #[tokio::test]

@@ -35,9 +35,14 @@ pub struct Held {
 impl Held {
     /// Counts the payload of a lease into `total`.
     pub fn new(lease: &Lease, total: &Arc<AtomicUsize>) -> Self {
-        let bytes = lease.event.as_ref().map_or(0, |event| event.payload.len());
+        let bytes = lease.bytes();
         total.fetch_add(bytes, Ordering::Relaxed);
         Self { bytes, total: total.clone() }
+    }
+
+    /// Bytes of this payload.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

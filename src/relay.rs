@@ -5,9 +5,9 @@
 //! attempts as `concurrency` allows. So batches grow by themselves with the load: what finishes while one record
 //! call is under way is the next one's batch.
 //!
-//! What it holds in memory is bounded by twice `concurrency` ([`lanes`]), a quarter more that is leased ahead
-//! ([`ready`]), and `max_payload_bytes_held`: leases are taken only into free room, and not at all while results wait
-//! unrecorded. A backlog stays in the log, or as pending rows.
+//! What it holds in memory is bounded by twice `concurrency` and twice `max_payload_bytes_held` ([`lanes`]), and a
+//! quarter more places that are leased ahead ([`ready`]): leases are taken only into free room, and not at all while
+//! results wait unrecorded. A backlog stays in the log, or as pending rows.
 
 mod attempts;
 mod housekeeping;
@@ -30,7 +30,7 @@ use crate::trace::Tracer;
 use crate::wake::{Direct, Heard};
 use attempts::Unwanted;
 use housekeeping::Housekept;
-use lanes::Lanes;
+use lanes::{Lanes, Width};
 use leasing::Call;
 use ready::Ready;
 use slow::Slow;
@@ -67,7 +67,7 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// Events expanded in one call.
     pub batch: usize,
-    /// Bytes of payload held at once, counted for each delivery.
+    /// Bytes of payload held at once, counted for each delivery, and as many for slow ones beside them.
     pub max_payload_bytes_held: usize,
     /// Whether to use LISTEN; polling alone works too.
     pub listen: bool,
@@ -148,8 +148,8 @@ pub struct Relay {
     /// When the next attempt becomes a slow one.
     lane_change_at: Option<Instant>,
     claim_began_at: Instant,
-    /// So many leases it may bring.
-    claim_leases: usize,
+    /// So much it may bring.
+    claim_width: Width,
     /// Before that no claim, however much is due.
     claim_at: Instant,
     /// The last lease call was a claim.
@@ -211,7 +211,8 @@ impl Relay {
     ) -> Self {
         let (metrics, tracer) = observer;
         let now = Instant::now();
-        let (lanes, ready) = (Lanes::new(settings.concurrency), Ready::new(settings.max_in_flight));
+        let width = Width { places: settings.concurrency, bytes: settings.max_payload_bytes_held };
+        let (lanes, ready) = (Lanes::new(width), Ready::new(settings.max_in_flight));
         Self {
             settings: Arc::new(settings),
             target: Arc::new(target),
@@ -257,7 +258,7 @@ impl Relay {
             lanes,
             lane_change_at: None,
             claim_began_at: now,
-            claim_leases: 0,
+            claim_width: Width { places: 0, bytes: 0 },
             claim_at: now,
             claimed_last: false,
             slow_turn: false,
@@ -442,6 +443,7 @@ impl Relay {
         self.attempts.is_empty()
             && self.results.is_empty()
             && self.held_up.is_empty()
+            && self.unwanted.is_empty()
             && self.recording.is_none()
             && self.expand.is_none()
             && self.claim.is_none()

@@ -23,7 +23,7 @@ macro_rules! files {
 }
 
 /// The re-applied files in the order they are applied: a function before what names it in DDL.
-const FILES: [(&str, &str); 193] = files![
+const FILES: [(&str, &str); 196] = files![
     "functions/05_limit/limit_of.sql",
     "functions/10_produce/refuse_event.sql",
     "functions/10_produce/is_unacceptable.sql",
@@ -45,6 +45,7 @@ const FILES: [(&str, &str); 193] = files![
     "functions/20_expand/expand.sql",
     "functions/30_deliver/load_subscriptions.sql",
     "functions/30_deliver/claim.sql",
+    "functions/30_deliver/free_leases.sql",
     "functions/30_deliver/hand_back.sql",
     "functions/30_deliver/locked.sql",
     "functions/30_deliver/is_recorded.sql",
@@ -60,6 +61,8 @@ const FILES: [(&str, &str); 193] = files![
     "functions/34_health/burst.sql",
     "functions/34_health/admit.sql",
     "functions/34_health/charge.sql",
+    "functions/34_health/uncharge.sql",
+    "functions/34_health/mend_clock.sql",
     "functions/34_health/add_health.sql",
     "functions/34_health/tell.sql",
     "functions/34_health/disable.sql",

@@ -14,6 +14,8 @@ have_postgres || missing+=(postgresql)
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 # The tests of connection pooling run against the real thing.
 command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+# Those of clocks that jump give a process another time.
+ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing+=(faketime)
 for program in "$@"; do
     command -v "$program" >/dev/null 2>&1 || missing+=("$program")
 done

@@ -104,7 +104,7 @@ pub struct Relay {
     pub max_in_flight: usize,
     /// Events an expand takes.
     pub batch: usize,
-    /// Bytes of payload held at once, counted for each delivery.
+    /// Bytes of payload held at once, counted for each delivery, and as many for slow ones beside them.
     pub max_payload_bytes_held: usize,
     /// Whether LISTEN is used.
     pub listen: bool,

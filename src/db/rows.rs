@@ -130,6 +130,11 @@ impl Lease {
     pub fn key(&self) -> (i64, i64) {
         (self.subscription_id, self.event_seq)
     }
+
+    /// Bytes of its payload.
+    pub fn bytes(&self) -> usize {
+        self.event.as_ref().map_or(0, |event| event.payload.len())
+    }
 }
 
 /// How to expand.

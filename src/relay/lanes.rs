@@ -4,8 +4,11 @@
 //! not help against many such endpoints: three hundred that hang, of any number of tenants, took every
 //! place of `concurrency`, and healthy subscriptions waited a minute. So an attempt that lasts gives up
 //! its place after [`SLOW_AFTER`] and goes on beside, in a lane for slow ones of the same size. A
-//! subscription that is known to be slow begins there, and gets nothing while that lane is full; one quick
-//! answer, and it is as good as any other.
+//! subscription that is known to be slow begins there, with all it has under way, and gets nothing while that lane is
+//! full; one quick answer while none of its attempts lasts, and it is as good as any other.
+//!
+//! A lane is as wide in places as in bytes of payload: sixty-four attempts of a megabyte each, to one receiver that
+//! hangs, took all the bytes a relay may hold.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -21,35 +24,54 @@ type Delivery = (i64, i64);
 
 /// Who is under way in which lane.
 pub(super) struct Lanes {
-    /// Places of each of the two lanes.
-    places: usize,
-    /// Whether slow, for every attempt under way.
-    under_way: HashMap<Delivery, bool>,
+    /// Each of the two lanes has so much room.
+    width: Width,
+    under_way: HashMap<Delivery, UnderWay>,
     /// Those that began as quick ones, oldest first; some have ended since.
     begun: VecDeque<(Instant, Delivery)>,
-    slow_count: usize,
+    /// What the slow ones take.
+    slow_ones: Width,
     /// Subscriptions whose last attempt was slow, or whose attempt under way is.
     slow: HashSet<i64>,
 }
 
+/// Room that there is, or that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Width {
+    /// Attempts.
+    pub(super) places: usize,
+    /// Bytes of payload.
+    pub(super) bytes: usize,
+}
+
+/// An attempt under way.
+struct UnderWay {
+    is_slow: bool,
+    bytes: usize,
+}
+
 impl Lanes {
-    pub(super) fn new(places: usize) -> Self {
-        Self { places, under_way: HashMap::new(), begun: VecDeque::new(), slow_count: 0, slow: HashSet::new() }
+    pub(super) fn new(width: Width) -> Self {
+        let (under_way, begun, slow) = (HashMap::new(), VecDeque::new(), HashSet::new());
+        Self { width, under_way, begun, slow_ones: Width { places: 0, bytes: 0 }, slow }
     }
 
     /// Free places for quick ones. Slow ones beyond their own lane take places here.
     pub(super) fn quick_room(&self) -> usize {
-        self.places.saturating_sub(self.under_way.len() - self.slow_beside())
+        self.width.places.saturating_sub(self.under_way.len() - self.slow_beside().places)
     }
 
-    /// Slow ones that hold no place of the quick.
-    pub(super) fn slow_beside(&self) -> usize {
-        self.slow_count.min(self.places)
+    /// What slow ones take beside the quick, and not of their room.
+    pub(super) fn slow_beside(&self) -> Width {
+        let (slow, width) = (self.slow_ones, self.width);
+        Width { places: slow.places.min(width.places), bytes: slow.bytes.min(width.bytes) }
     }
 
-    /// Free places for slow ones.
-    pub(super) fn slow_room(&self) -> usize {
-        self.places.saturating_sub(self.slow_count)
+    /// Free room for slow ones: neither places nor bytes if one of them is used up.
+    pub(super) fn slow_room(&self) -> Width {
+        let places = self.width.places.saturating_sub(self.slow_ones.places);
+        let bytes = self.width.bytes.saturating_sub(self.slow_ones.bytes);
+        if places == 0 || bytes == 0 { Width { places: 0, bytes: 0 } } else { Width { places, bytes } }
     }
 
     /// Subscriptions that are known to be slow.
@@ -61,44 +83,54 @@ impl Lanes {
         self.slow.contains(&subscription_id)
     }
 
-    pub(super) fn begin(&mut self, delivery: Delivery, now: Instant) {
-        let slow = self.is_slow(delivery.0);
-        if let Some(true) = self.under_way.insert(delivery, slow) {
-            self.slow_count -= 1; // sent again under a new lease, while the old attempt is still going
-        }
-        if slow {
-            self.slow_count += 1;
+    /// An attempt with a payload of so many bytes begins.
+    pub(super) fn begin(&mut self, delivery: Delivery, bytes: usize, now: Instant) {
+        self.leave(delivery); // sent again under a new lease, while the old attempt is still going
+        let is_slow = self.is_slow(delivery.0);
+        self.under_way.insert(delivery, UnderWay { is_slow, bytes });
+        if is_slow {
+            self.slow_ones.add(bytes);
         } else {
             self.begun.push_back((now, delivery));
         }
     }
 
     pub(super) fn end(&mut self, delivery: Delivery, lasted: Duration) {
-        if self.under_way.remove(&delivery) == Some(true) {
-            self.slow_count -= 1;
-        }
+        self.leave(delivery);
+        let id = delivery.0;
         if lasted >= SLOW_AFTER {
-            self.remember(delivery.0);
-        } else {
-            self.slow.remove(&delivery.0);
+            self.remember(id);
+        } else if self.is_slow(id) && !self.under_way.iter().any(|((of, _), attempt)| *of == id && attempt.is_slow) {
+            self.slow.remove(&id);
         }
     }
 
-    /// Those that have lasted too long change the lane. Returns when to look again.
+    /// Those that have lasted too long change the lane, and with them all of the same subscription: what it is leased
+    /// from now on would come on top of them. Returns when to look again.
     pub(super) fn change(&mut self, now: Instant) -> Option<Instant> {
         while let Some((began, delivery)) = self.begun.front().copied() {
-            match self.under_way.get(&delivery).copied() {
-                Some(false) if now < began + SLOW_AFTER => return Some(began + SLOW_AFTER),
-                Some(false) => {
-                    self.under_way.insert(delivery, true);
-                    self.slow_count += 1;
-                    self.remember(delivery.0);
+            if self.under_way.get(&delivery).is_some_and(|attempt| !attempt.is_slow) {
+                if now < began + SLOW_AFTER {
+                    return Some(began + SLOW_AFTER);
                 }
-                _ => {}
+                self.remember(delivery.0);
+                for ((id, _), attempt) in &mut self.under_way {
+                    if *id == delivery.0 && !attempt.is_slow {
+                        attempt.is_slow = true;
+                        self.slow_ones.add(attempt.bytes);
+                    }
+                }
             }
             self.begun.pop_front();
         }
         None
+    }
+
+    fn leave(&mut self, delivery: Delivery) {
+        if let Some(attempt) = self.under_way.remove(&delivery).filter(|attempt| attempt.is_slow) {
+            self.slow_ones.places -= 1;
+            self.slow_ones.bytes -= attempt.bytes;
+        }
     }
 
     fn remember(&mut self, subscription_id: i64) {
@@ -109,45 +141,88 @@ impl Lanes {
     }
 }
 
+impl Width {
+    fn add(&mut self, bytes: usize) {
+        self.places += 1;
+        self.bytes += bytes;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const QUICK: Duration = Duration::from_millis(20);
+    const FOUR: Width = Width { places: 4, bytes: 1000 };
+
+    fn places(lanes: &Lanes) -> (usize, usize) {
+        (lanes.quick_room(), lanes.slow_room().places)
+    }
 
     #[test]
     fn what_lasts_gives_its_place_up_and_begins_beside_the_next_time() {
-        let (mut lanes, now) = (Lanes::new(4), Instant::now());
+        let (mut lanes, now) = (Lanes::new(FOUR), Instant::now());
         for seq in 1..=4 {
-            lanes.begin((7, seq), now);
+            lanes.begin((7, seq), 1, now);
         }
-        assert_eq!((lanes.quick_room(), lanes.slow_room()), (0, 4));
+        assert_eq!(places(&lanes), (0, 4));
         assert_eq!(lanes.change(now + QUICK), Some(now + SLOW_AFTER));
         assert_eq!(lanes.change(now + SLOW_AFTER), None);
-        assert_eq!((lanes.quick_room(), lanes.slow_room()), (4, 0));
+        assert_eq!(places(&lanes), (4, 0));
         // The lane is full: more of them would take places of the quick.
-        lanes.begin((7, 5), now);
-        assert_eq!((lanes.quick_room(), lanes.slow_room()), (3, 0));
+        lanes.begin((7, 5), 1, now);
+        assert_eq!(places(&lanes), (3, 0));
         for seq in 1..=5 {
             lanes.end((7, seq), SLOW_AFTER);
         }
-        assert_eq!((lanes.quick_room(), lanes.slow_room()), (4, 4));
-        lanes.begin((7, 6), now);
-        assert_eq!((lanes.quick_room(), lanes.slow_room()), (4, 3));
+        assert_eq!(places(&lanes), (4, 4));
+        lanes.begin((7, 6), 1, now);
+        assert_eq!(places(&lanes), (4, 3));
+        lanes.begin((7, 7), 1, now);
         lanes.end((7, 6), QUICK);
+        assert!(lanes.is_slow(7), "the other one may last");
+        lanes.end((7, 7), QUICK);
         assert!(!lanes.is_slow(7));
-        lanes.begin((7, 7), now);
-        assert_eq!((lanes.quick_room(), lanes.slow_room()), (3, 4));
+        lanes.begin((7, 8), 1, now);
+        assert_eq!(places(&lanes), (3, 4));
+    }
+
+    #[test]
+    fn all_of_a_subscription_change_the_lane_with_the_first() {
+        let (mut lanes, now) = (Lanes::new(FOUR), Instant::now());
+        lanes.begin((7, 1), 400, now);
+        lanes.begin((7, 2), 400, now + QUICK);
+        lanes.begin((8, 3), 400, now + QUICK);
+        assert_eq!(lanes.change(now + SLOW_AFTER), Some(now + QUICK + SLOW_AFTER));
+        assert_eq!(lanes.slow_beside(), Width { places: 2, bytes: 800 });
+        assert!(lanes.is_slow(7) && !lanes.is_slow(8));
+    }
+
+    #[test]
+    fn the_bytes_of_what_lasts_are_not_those_of_the_quick_until_their_own_are_used_up() {
+        let (mut lanes, now) = (Lanes::new(FOUR), Instant::now());
+        lanes.begin((7, 1), 600, now);
+        assert_eq!((lanes.slow_beside().bytes, lanes.slow_room()), (0, FOUR));
+        lanes.change(now + SLOW_AFTER);
+        assert_eq!((lanes.slow_beside().bytes, lanes.slow_room()), (600, Width { places: 3, bytes: 400 }));
+        lanes.begin((7, 2), 600, now);
+        assert_eq!((lanes.slow_beside().bytes, lanes.slow_room()), (1000, Width { places: 0, bytes: 0 }));
+        // Sent again while the old attempt is going: it counts once.
+        lanes.begin((7, 2), 500, now);
+        assert_eq!(lanes.slow_beside(), Width { places: 2, bytes: 1000 });
+        lanes.end((7, 1), SLOW_AFTER);
+        lanes.end((7, 2), SLOW_AFTER);
+        assert_eq!((lanes.slow_beside().bytes, lanes.slow_room()), (0, FOUR));
     }
 
     #[test]
     fn those_that_have_ended_are_not_looked_at_again() {
-        let (mut lanes, now) = (Lanes::new(4), Instant::now());
+        let (mut lanes, now) = (Lanes::new(FOUR), Instant::now());
         for seq in 1..=1000 {
-            lanes.begin((1, seq), now);
+            lanes.begin((1, seq), 1, now);
             lanes.end((1, seq), QUICK);
         }
-        lanes.begin((2, 1), now + QUICK);
+        lanes.begin((2, 1), 1, now + QUICK);
         assert_eq!(lanes.change(now + QUICK), Some(now + QUICK + SLOW_AFTER));
         assert_eq!(lanes.begun.len(), 1);
     }

@@ -1,5 +1,6 @@
 //! The relay getting work: how much, when, and what to do with what came.
 
+use super::lanes::Width;
 use super::{RETRY, Relay, TICK, slow, value};
 use crate::db::{Expand, Expanded, Room};
 use crate::lease::{self, Leased};
@@ -16,6 +17,9 @@ use tracing::warn;
 const EXPAND_SHRINK: usize = 8;
 /// Bytes of payload that one call brings at most, so that its time is not that of the network.
 const MAX_CALL_BYTES: usize = 16 << 20;
+/// Slow ones are let in while at least this part of their lane's bytes is free: a claim weighs all it picks, however
+/// few of them fit.
+const LEAST_SLOW_BYTES: usize = 16;
 /// Between two leases, unless there is room for many: a lease call costs about a millisecond.
 const LEASE_PACE: Duration = Duration::from_millis(2);
 
@@ -108,7 +112,10 @@ impl Relay {
             self.metrics.woken(Wakeup::Timer);
         }
         let room = self.claim_room(self.room());
-        self.claim_leases = usize::try_from(room.leases).unwrap_or(0);
+        self.claim_width = Width {
+            places: usize::try_from(room.leases).unwrap_or(0),
+            bytes: usize::try_from(room.bytes).unwrap_or(0),
+        };
         let task = lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, room.clone());
         self.claim = Some(self.call(&room, task));
     }
@@ -198,8 +205,9 @@ impl Relay {
                 self.claimed_at = now;
                 let leases = u32::try_from(work.len()).unwrap_or(u32::MAX);
                 let beyond = (now - self.claim_began_at).saturating_sub(CLAIM_FREE + CLAIM_PER_LEASE * leases);
-                // One that brings all it may has not looked in vain, however many wait.
-                let is_in_vain = work.len() < self.claim_leases;
+                // One that brings all it may, or half the bytes, has not looked in vain, however many wait.
+                let bytes: usize = work.iter().map(|(lease, _)| lease.bytes()).sum();
+                let is_in_vain = work.len() < self.claim_width.places && bytes < self.claim_width.bytes / 2;
                 self.claim_at = if is_in_vain { now + (beyond * CLAIM_PAUSE).min(LONGEST_CLAIM_PAUSE) } else { now };
                 self.claim_retry = RETRY.0;
                 self.due_left = found.more;
@@ -285,9 +293,10 @@ impl Relay {
         whole.div_ceil(2)
     }
 
-    /// Bytes of payload that may be taken in now.
+    /// Bytes of payload that may be taken in now. Those of slow attempts are in a lane of their own.
     fn bytes_left(&self) -> usize {
-        let kept = self.calls().map(|call| call.bytes).sum::<usize>() + self.held.load(Ordering::Relaxed);
+        let held = self.held.load(Ordering::Relaxed).saturating_sub(self.lanes.slow_beside().bytes);
+        let kept = self.calls().map(|call| call.bytes).sum::<usize>() + held;
         let whole = self.settings.max_payload_bytes_held;
         whole.saturating_sub(kept).min(Self::share(whole)).min(MAX_CALL_BYTES)
     }
@@ -308,15 +317,15 @@ impl Relay {
         room.saturating_sub(kept).min(Self::share(self.settings.concurrency))
     }
 
-    /// For claim: as many as either lane has room for. With little room for slow ones in turns without them, and with
-    /// them, as many as their lane has room for.
+    /// For claim: as much as either lane has room for. With little room for slow ones in turns without them, and with
+    /// them, as much as their lane has room for.
     fn claim_room(&mut self, room: usize) -> Room {
-        let slow_room = self.lanes.slow_room();
-        if slow_room >= room.min(self.settings.concurrency / 4) {
-            return self.lease_room(room.min(slow_room), true);
-        }
-        self.slow_turn = !self.slow_turn && slow_room > 0;
-        if self.slow_turn { self.lease_room(slow_room, true) } else { self.lease_room(room, false) }
+        let (slow_room, whole) = (self.lanes.slow_room(), self.settings.max_payload_bytes_held);
+        let is_open = slow_room.bytes >= whole / LEAST_SLOW_BYTES;
+        let is_wide = slow_room.places >= room.min(self.settings.concurrency / 4)
+            && slow_room.bytes >= self.bytes_left().min(whole / 4);
+        self.slow_turn = is_open && (is_wide || (!self.slow_turn && slow_room.places > 0));
+        if self.slow_turn { self.lease_room(room.min(slow_room.places), true) } else { self.lease_room(room, false) }
     }
 
     fn lease_room(&self, room: usize, with_slow: bool) -> Room {
@@ -327,12 +336,13 @@ impl Relay {
             let shut_out = self.lanes.slow().map(|id| (id, i32::MAX));
             busy.filter(|(id, _)| !self.lanes.is_slow(*id)).chain(shut_out).unzip()
         };
+        let bytes = if with_slow { self.bytes_left().min(self.lanes.slow_room().bytes) } else { self.bytes_left() };
         Room {
             leases: i32::try_from(room).unwrap_or(i32::MAX),
             max_in_flight: i32::try_from(self.settings.max_in_flight).unwrap_or(i32::MAX),
             busy_ids,
             busy_counts,
-            bytes: i64::try_from(self.bytes_left()).unwrap_or(i64::MAX),
+            bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         }
     }
 }

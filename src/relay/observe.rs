@@ -20,7 +20,7 @@ impl Relay {
             unrecorded_since: self.recording.as_ref().map(|_| self.recording_since),
         };
         let unrecorded = self.results.len() + self.recording_count + self.held_up.len();
-        let (in_flight, slow_beside) = (self.attempts.len(), self.lanes.slow_beside());
+        let (in_flight, slow_beside) = (self.attempts.len(), self.lanes.slow_beside().places);
         self.metrics.turned(pulse, in_flight, slow_beside, unrecorded, self.settings.concurrency);
         self.db.note_pool();
     }

@@ -9,12 +9,13 @@ mod support;
 
 mod report;
 mod run;
+mod scenarios;
 
 use report::Report;
 use run::plan::{Kind, Plan};
 use run::{Server, play};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
@@ -27,11 +28,13 @@ struct Options {
     workers: usize,
     only: Vec<Kind>,
     directory: PathBuf,
+    /// The report must have the model and the single scenarios in it.
+    is_whole: bool,
 }
 
 impl Options {
     const USAGE: &str = "options: --runs N (200), --seed N (the first; drawn), --faults N in each run (5), --workers N runs at once (3),
-         --only KIND,KIND, --report DIRECTORY (target/faults)";
+         --only KIND,KIND, --report DIRECTORY (target/faults), --whole yes: the model and the scenarios must have run";
 
     fn parse(arguments: &[String]) -> Result<Self, String> {
         let mut options = Self {
@@ -41,6 +44,7 @@ impl Options {
             workers: 3,
             only: Vec::new(),
             directory: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/faults"),
+            is_whole: false,
         };
         let mut arguments = arguments.iter();
         while let Some(name) = arguments.next() {
@@ -64,10 +68,32 @@ impl Options {
                         .collect::<Result<_, _>>()?;
                 }
                 "--report" => options.directory = PathBuf::from(value),
+                "--whole" => options.is_whole = value == "yes",
                 _ => return Err(format!("there is no {name}")),
             }
         }
         Ok(options)
+    }
+
+    /// What the report is of.
+    fn heading(&self, server: &Server) -> String {
+        let described = Command::new("git").args(["describe", "--always", "--dirty", "--exclude", "*"]).output();
+        let commit = described.ok().filter(|output| output.status.success());
+        let commit = commit.and_then(|output| String::from_utf8(output.stdout).ok());
+        // The major version.
+        let postgres = std::fs::read_to_string(server.data_dir.join("PG_VERSION")).unwrap_or_default();
+        let only: Vec<_> = self.only.iter().map(|kind| kind.name()).collect();
+        format!(
+            "{}: outboxd {} at {}, PostgreSQL {}; from seed {}, {} faults in each run{}, {} runs at a time.",
+            jiff::Zoned::now().date(),
+            env!("CARGO_PKG_VERSION"),
+            commit.as_deref().map_or("no commit", str::trim),
+            postgres.trim(),
+            self.seed,
+            self.faults,
+            if only.is_empty() { String::new() } else { format!(" of {}", only.join(", ")) },
+            self.workers,
+        )
     }
 }
 
@@ -82,12 +108,16 @@ async fn main() -> ExitCode {
         }
     };
     println!("{} runs from seed {}", options.runs, options.seed);
-    let (next, report) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Report::new(&options.directory))));
-    let mut workers = JoinSet::new();
+    let mut servers = Vec::new();
     for _ in 0..options.workers {
+        servers.push(Server::start().await);
+    }
+    let report = Report::new(&options.directory, options.heading(&servers[0]));
+    let (next, report) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(report)));
+    let mut workers = JoinSet::new();
+    for server in servers {
         let (options, next, report) = (options.clone(), next.clone(), report.clone());
         workers.spawn(async move {
-            let server = Server::start().await;
             loop {
                 let nth = next.fetch_add(1, Ordering::SeqCst);
                 if nth >= options.runs {
@@ -114,6 +144,11 @@ async fn main() -> ExitCode {
             eprintln!("the report could not be written below {}: {error}", options.directory.display());
             broken = true;
         }
+    }
+    let lacks = if options.is_whole { report.lacks() } else { Vec::new() };
+    for missing in &lacks {
+        eprintln!("the report has nothing of {missing}");
+        broken = true;
     }
     if broken || !report.is_clean() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

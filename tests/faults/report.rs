@@ -2,6 +2,7 @@
 
 use crate::run::Outcome;
 use crate::run::plan::{Kind, Order};
+use crate::scenarios::Scenarios;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 /// All runs so far.
 pub(crate) struct Report {
     directory: PathBuf,
+    /// Of what it is.
+    heading: String,
     began: Instant,
     runs: Vec<Value>,
     totals: Totals,
@@ -34,23 +37,44 @@ struct Totals {
 struct OfKind {
     kind: Kind,
     count: usize,
-    recovered: Vec<Duration>,
+    /// There was nobody whom it could befall.
+    in_vain: usize,
+    /// Accepted twice, and it may be why.
+    explains: usize,
+    recovered: Recovery,
 }
 
-impl OfKind {
-    /// The median and the worst.
-    fn recovery(&self) -> Option<(Duration, Duration)> {
-        let mut sorted = self.recovered.clone();
+/// How long recoveries took.
+#[derive(Default)]
+pub(crate) struct Recovery(Vec<Duration>);
+
+impl Recovery {
+    pub(crate) fn add(&mut self, took: Duration) {
+        self.0.push(took);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The median and the worst, as two cells of a table.
+    pub(crate) fn cells(&self) -> String {
+        let mut sorted = self.0.clone();
         sorted.sort_unstable();
-        Some((*sorted.get(sorted.len() / 2)?, *sorted.last()?))
+        match (sorted.get(sorted.len() / 2), sorted.last()) {
+            (Some(median), Some(worst)) => format!("{} ms | {} ms", median.as_millis(), worst.as_millis()),
+            _ => "|".to_owned(),
+        }
     }
 }
 
 impl Report {
-    pub(crate) fn new(directory: &Path) -> Self {
-        let kinds = Kind::ALL.map(|kind| OfKind { kind, count: 0, recovered: Vec::new() });
+    pub(crate) fn new(directory: &Path, heading: String) -> Self {
+        let kinds =
+            Kind::ALL.map(|kind| OfKind { kind, count: 0, in_vain: 0, explains: 0, recovered: Recovery::default() });
         Self {
             directory: directory.to_owned(),
+            heading,
             began: Instant::now(),
             runs: Vec::new(),
             totals: Totals::default(),
@@ -76,8 +100,10 @@ impl Report {
         for of_kind in &mut self.kinds {
             for fault in outcome.happened.iter().filter(|fault| fault.kind == of_kind.kind) {
                 of_kind.count += 1;
-                of_kind.recovered.extend(fault.recovered);
+                of_kind.in_vain += usize::from(!fault.had_effect);
+                fault.recovered.into_iter().for_each(|took| of_kind.recovered.add(took));
             }
+            of_kind.explains += verdict.explained_by.get(&of_kind.kind).copied().unwrap_or_default();
         }
         let kinds: Vec<&str> = outcome.happened.iter().map(|fault| fault.kind.name()).collect();
         self.runs.push(json!({
@@ -113,6 +139,18 @@ impl Report {
         self.failed.is_empty()
     }
 
+    /// What `make faults` runs besides, and what has left no word here.
+    pub(crate) fn lacks(&self) -> Vec<&'static str> {
+        let mut lacks = Scenarios::of(&self.said("scenarios.txt")).missing();
+        lacks.extend(self.said("model.txt").is_empty().then_some("the model"));
+        lacks
+    }
+
+    /// What others have left for the report.
+    fn said(&self, file: &str) -> String {
+        std::fs::read_to_string(self.directory.join(file)).unwrap_or_default()
+    }
+
     /// Writes `report.md` and `report.json`; the former's text. What the model and the single scenarios said in their
     /// last runs is added.
     pub(crate) fn write(&self) -> std::io::Result<String> {
@@ -126,7 +164,8 @@ impl Report {
     fn text(&self) -> String {
         let t = &self.totals;
         let mut text = format!(
-            "# Faults\n\n{} runs ({} with one fault after the other, the others with several at once) in {} s, {} faults\n\n",
+            "# Faults\n\n{}\n\n{} runs ({} with one fault after the other, the others with several at once) in {} s, {} faults\n\n",
+            self.heading,
             self.runs.len(),
             t.in_turn,
             self.began.elapsed().as_secs(),
@@ -145,27 +184,23 @@ impl Report {
         ] {
             let _ = writeln!(text, "- {what}: {count}");
         }
-        text.push_str("\n| fault | times | recovery, median | worst |\n|---|---|---|---|\n");
+        text.push_str("\n| fault | times | in vain | may explain of those twice | measured | recovery, median | worst |\n|---|---|---|---|---|---|---|\n");
         for of_kind in &self.kinds {
-            let times = of_kind.recovery().map_or_else(
-                || "| | |".to_owned(),
-                |(median, worst)| format!("| {} ms | {} ms |", median.as_millis(), worst.as_millis()),
-            );
-            let _ = writeln!(text, "| {} | {} {times}", of_kind.kind.name(), of_kind.count);
+            let (name, measured, recovery) =
+                (of_kind.kind.name(), of_kind.recovered.count(), of_kind.recovered.cells());
+            let (count, in_vain, explains) = (of_kind.count, of_kind.in_vain, of_kind.explains);
+            let _ = writeln!(text, "| {name} | {count} | {in_vain} | {explains} | {measured} | {recovery} |");
         }
-        text.push_str("\nRecovery: from the end of a fault until everything committed by then had arrived everywhere; measured where one came after the other.\n");
+        text.push_str("\nRecovery: from the end of a fault (of a killed relay or server: when it is started again) until everything committed by then had arrived everywhere; measured where one came after the other. In vain: there was nobody whom it could befall.\n");
         if !self.failed.is_empty() {
             let _ =
                 writeln!(text, "\nSomething was wrong in the runs of the seeds {:?}: see report.json.", self.failed);
         }
-        for (title, file) in [("The model", "model.txt"), ("Single scenarios", "scenarios.txt")] {
-            if let Ok(lines) = std::fs::read_to_string(self.directory.join(file)) {
-                let _ = write!(text, "\n## {title}\n\n");
-                for line in lines.lines() {
-                    let _ = writeln!(text, "- {line}");
-                }
-            }
+        text.push_str("\n## The model\n\n");
+        for line in self.said("model.txt").lines() {
+            let _ = writeln!(text, "- {line}");
         }
+        let _ = write!(text, "\n## Single scenarios\n\n{}", Scenarios::of(&self.said("scenarios.txt")).table());
         text
     }
 }

@@ -92,6 +92,43 @@ async fn a_probe_whose_relay_died_is_made_again() {
 }
 
 #[tokio::test]
+async fn a_probe_that_was_never_begun_is_made_again_at_once() {
+    let (_db, app, relay, subscription) = stage().await;
+    tell(&app, subscription, 0, 10).await;
+    app.insert_many("a", 2).await;
+    relay.expand_all(&Expand::default()).await;
+    wait_for_probe(&app).await;
+    for probe in [1, 2] {
+        let leases = relay.claim(&Claim::default()).await.leases;
+        assert_eq!(leases.len(), 1, "probe {probe}");
+        assert_eq!(circuit(&app).await, "half_open");
+        assert_eq!(relay.hand_back(&leases).await, 1);
+        assert_eq!(circuit(&app).await, "open");
+    }
+    // A claim that has the circuit's row is not waited for.
+    let leases = relay.claim(&Claim::default()).await.leases;
+    app.run("begin; select from outbox.subscription_health for update").await;
+    assert_eq!(relay.hand_back(&leases).await, 1);
+    app.run("commit").await;
+    assert_eq!(circuit(&app).await, "half_open");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_is_noticed() {
+    let (_db, app, relay, subscription) = stage().await;
+    tell(&app, subscription, 0, 10).await;
+    app.insert_many("a", 1).await;
+    relay.expand_all(&Expand::default()).await;
+    // What is to come is as far ahead as it can be.
+    app.run("update outbox.subscription_health set circuit_until = now() + 1.1 * (select value::interval from outbox.setting where name = 'circuit_max_interval')").await;
+    app.run("select outbox_relay.maintain()").await;
+    assert!(relay.claim(&Claim::default()).await.leases.is_empty());
+    app.run("update outbox.subscription_health set circuit_until = circuit_until + interval '1 hour'").await;
+    app.run("select outbox_relay.maintain()").await;
+    assert_eq!(relay.claim(&Claim::default()).await.leases.len(), 1, "the probe");
+}
+
+#[tokio::test]
 async fn two_claims_at_once_make_one_probe() {
     let (db, app, relay, subscription) = stage().await;
     tell(&app, subscription, 0, 10).await;

@@ -273,6 +273,10 @@ async fn kill(at: &str, way: Way, again: usize) {
         daemon.wait_for_log(&format!("crash point {name}#{nth}: killed\n")).await;
     }
     world.sink.open_gate();
+    if ["expand:committed", "claim:committed"].contains(&at) {
+        let leased = "select count(*) from outbox_relay.queue where state = 'leased'";
+        assert!(world.session.one::<i64>(leased).await > 0, "{at}: it died before the commit");
+    }
 
     world.write(EVENTS + 1 - world.committed.len()).await;
     let began = Instant::now();

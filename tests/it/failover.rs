@@ -2,10 +2,12 @@
 
 use crate::support::pair::{DATABASE, Fate, Ledger, Pair, Writers, delivering_again, recorded, settled};
 use crate::support::{
-    Authority, Daemon, Db, Outboxd, PATIENCE, Seat, Session, Sink, expect_error, note_scenario, tls_database,
+    Authority, Daemon, Db, Outboxd, PATIENCE, Seat, Session, Sink, expect_error, note_scenario, postgres_processes,
+    signal, tls_database,
 };
 use outboxd::config::{ConnectSettings, TlsMode};
 use outboxd::connect::Opened;
+use outboxd::throwaway::Throwaway;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -33,61 +35,143 @@ async fn assert_whole(session: &Session) {
     assert_eq!(halves, 0, "of some transaction the business row or the event is missing");
 }
 
+/// Two relays and four writers, who all follow a failover by themselves.
+struct Load {
+    relays: [Daemon; 2],
+    writers: Writers,
+    sink: Sink,
+}
+
+impl Load {
+    /// Under way: so many have arrived.
+    async fn start(pair: &Pair, session: &Session, arrived: usize) -> Self {
+        let sink = Sink::accepting().await;
+        // So that something is under way when the primary dies.
+        sink.dawdle(Duration::from_millis(20));
+        session.endpoint(&sink.url("/in"), "").await;
+        // By both ways: one list for all, and one for the statements and one for the direct connection.
+        let one = relay(&pair.url(), "one").spawn().registered().await;
+        let other = relay(&pair.url(), "other").set("OUTBOXD_DATABASE__LISTEN_URL", &pair.url());
+        let other = other.set("OUTBOXD_DATABASE__POOL_SIZE", "3").spawn().registered().await;
+        let writers = Writers::start(4, &pair.url());
+        sink.wait_for(arrived).await;
+        Self { relays: [one, other], writers, sink }
+    }
+
+    /// Waits until the server has acknowledged so many more than `before`.
+    async fn acknowledged(&self, before: usize, more: usize) {
+        let began = Instant::now();
+        while self.writers.ledger.of(Fate::Acknowledged).len() < before + more {
+            assert!(began.elapsed() < PATIENCE, "the writers are stuck");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The primary dies, the standby takes over, and the load goes on until the new primary has delivered all of it.
+    /// Judges everything but what may be lost.
+    async fn fail_over(self, pair: &mut Pair) -> After {
+        let arrived_before = self.sink.times();
+        let died_at = pair.fail_over();
+        let before = self.writers.ledger.of(Fate::Acknowledged);
+        let again_at = delivering_again(&self.sink, &self.writers.ledger, &before).await;
+        self.acknowledged(before.len(), 150).await;
+        let Self { relays, writers, sink } = self;
+        let ledger = writers.stop().await;
+        let session = Session::at(&pair.standby.url(DATABASE)).await;
+        settled(&session).await;
+
+        let (times, events, recorded) = (sink.times(), events(&session).await, recorded(&session).await);
+        assert!(events.keys().all(|id| times.contains_key(id)), "everything that there is has been sent");
+        assert!(ledger.of(Fate::RolledBack).iter().all(|id| !times.contains_key(id)));
+        assert_whole(&session).await;
+        session.assert_accounted().await;
+        // What came twice had been sent before, and the crash undid its lease or its record, or it was under way.
+        let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).map(|(id, _)| id).collect();
+        let late = twice.iter().filter(|id| !arrived_before.contains_key(**id) && !before.contains(**id)).count();
+        assert_eq!(late, 0, "of what was written after the failover nothing came twice");
+        let unsent: Vec<_> =
+            recorded.iter().filter(|(id, sent)| times[*id] < usize::try_from(**sent).expect("a count")).collect();
+        assert!(unsent.is_empty(), "the attempt log has more than was received: {unsent:?}");
+        for mut daemon in relays {
+            assert!(!daemon.log().contains("could not be recorded at all"), "{}", daemon.log());
+            daemon.terminate();
+            assert!(daemon.ended().await.success(), "it is the same process, and stops well");
+        }
+        let acknowledged = ledger.of(Fate::Acknowledged);
+        After {
+            ms: (again_at - died_at).as_millis(),
+            lost: acknowledged.iter().filter(|id| !events.contains_key(*id)).cloned().collect(),
+            foreign: times.keys().filter(|id| !events.contains_key(*id)).cloned().collect(),
+            twice: twice.len(),
+            acknowledged,
+            unknown: ledger.of(Fate::Unknown),
+            before,
+            events,
+        }
+    }
+}
+
+/// How a failover under load ended.
+struct After {
+    /// Until something of the new primary arrived.
+    ms: u128,
+    /// Acknowledged by either primary.
+    acknowledged: HashSet<String>,
+    /// Neither acknowledged nor refused.
+    unknown: HashSet<String>,
+    /// Acknowledged when the standby had just been promoted.
+    before: HashSet<String>,
+    /// Acknowledged, and the new primary does not have them.
+    lost: HashSet<String>,
+    /// Sent, and the new primary does not have them.
+    foreign: HashSet<String>,
+    twice: usize,
+    events: HashMap<String, i64>,
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_synchronous_standby_nothing_acknowledged_is_lost() {
     let (mut pair, session) = Pair::new(true).await;
-    let sink = Sink::accepting().await;
-    // So that something is under way when the primary dies.
-    sink.dawdle(Duration::from_millis(20));
-    session.endpoint(&sink.url("/in"), "").await;
-    // By both ways: one list for all, and one for the statements and one for the direct connection.
-    let mut one = relay(&pair.url(), "one").spawn().registered().await;
-    let mut other = relay(&pair.url(), "other").set("OUTBOXD_DATABASE__LISTEN_URL", &pair.url());
-    other = other.set("OUTBOXD_DATABASE__POOL_SIZE", "3");
-    let mut other = other.spawn().registered().await;
-    let writers = Writers::start(4, &pair.url());
-    sink.wait_for(150).await;
-
-    let arrived_before = sink.times();
-    let died_at = pair.fail_over();
-    let before = writers.ledger.of(Fate::Acknowledged);
-    let again_at = delivering_again(&sink, &writers.ledger, &before).await;
-    let began = Instant::now();
-    while writers.ledger.of(Fate::Acknowledged).len() < before.len() + 150 {
-        assert!(began.elapsed() < PATIENCE, "the writers are stuck");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let ledger = writers.stop().await;
-    let session = Session::at(&pair.standby.url(DATABASE)).await;
-    settled(&session).await;
-
-    let (times, events, recorded) = (sink.times(), events(&session).await, recorded(&session).await);
-    let acknowledged = ledger.of(Fate::Acknowledged);
-    let lost = acknowledged.iter().filter(|id| !events.contains_key(*id) || !times.contains_key(*id)).count();
-    assert_eq!(lost, 0, "acknowledged, and not delivered");
-    let foreign: Vec<_> = times.keys().filter(|id| !events.contains_key(*id)).collect();
-    assert!(foreign.is_empty(), "sent, though the new primary does not have them: {foreign:?}");
-    assert!(ledger.of(Fate::RolledBack).iter().all(|id| !times.contains_key(id)));
-    assert_whole(&session).await;
-    session.assert_accounted().await;
-    // What came twice had been sent before, and the crash undid its lease or its record, or it was under way.
-    let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).map(|(id, _)| id).collect();
-    let unsent: Vec<_> =
-        recorded.iter().filter(|(id, sent)| times[*id] < usize::try_from(**sent).expect("a count")).collect();
-    assert!(unsent.is_empty(), "the attempt log has more than was received: {unsent:?}");
-    let late = twice.iter().filter(|id| !arrived_before.contains_key(**id) && !before.contains(**id)).count();
-    assert_eq!(late, 0, "of what was written after the failover nothing came twice");
-    for daemon in [&mut one, &mut other] {
-        assert!(!daemon.log().contains("could not be recorded at all"), "{}", daemon.log());
-        daemon.terminate();
-        assert!(daemon.ended().await.success(), "it is the same process, and stops well");
-    }
-    let ms = (again_at - died_at).as_millis();
-    println!("promotion: relay delivering again after {ms} ms");
+    let load = Load::start(&pair, &session, 150).await;
+    let after = load.fail_over(&mut pair).await;
+    assert!(after.lost.is_empty(), "acknowledged, and lost: {:?}", after.lost);
+    assert!(after.foreign.is_empty(), "sent, though the new primary does not have them: {:?}", after.foreign);
+    let (ms, events) = (after.ms, after.acknowledged.len());
     note_scenario(&format!(
-        "fault promotion-sync: recovered in {ms} ms, {} events, 0 lost, {} sent twice, explained",
-        acknowledged.len(),
-        twice.len()
+        "fault promotion-sync: recovered in {ms} ms, {events} events, 0 lost, {} sent twice, explained",
+        after.twice
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_an_asynchronous_standby_under_load_only_what_it_had_not_received_is_lost() {
+    let (mut pair, session) = Pair::new(false).await;
+    let load = Load::start(&pair, &session, 150).await;
+    // The stream breaks while everybody goes on; what is acknowledged from now on is on one server alone.
+    let kept = load.writers.ledger.of(Fate::Acknowledged);
+    pair.caught_up(&session).await;
+    pair.part(&session).await;
+    let (acknowledged, arrived) = (load.writers.ledger.of(Fate::Acknowledged), load.sink.arrived().len());
+    load.acknowledged(acknowledged.len(), 150).await;
+    load.sink.wait_for(arrived + 100).await;
+    let old: HashMap<i64, String> = events(&session).await.into_iter().map(|(id, seq)| (seq, id)).collect();
+
+    let after = load.fail_over(&mut pair).await;
+    assert!(after.lost.len() >= 100, "what is tried here: {} lost", after.lost.len());
+    assert!(after.lost.is_disjoint(&kept), "what the standby had is not lost");
+    assert!(after.lost.is_subset(&after.before), "what the new primary acknowledged is not lost");
+    let strange: Vec<_> =
+        after.foreign.iter().filter(|id| !after.lost.contains(*id) && !after.unknown.contains(*id)).collect();
+    assert!(strange.is_empty(), "sent, and never committed anywhere: {strange:?}");
+    let reused = after.events.iter().filter(|(id, seq)| old.get(*seq).is_some_and(|before| before != *id)).count();
+    assert!(reused > 0, "positions of lost events are given out again");
+    note_scenario(&format!(
+        "fault promotion-async-load: recovered in {} ms, {} events, {} lost with their orders, {} of them after they were sent, {} sent twice, explained, {reused} positions reused",
+        after.ms,
+        after.acknowledged.len(),
+        after.lost.len(),
+        after.foreign.len(),
+        after.twice
     ));
 }
 
@@ -162,6 +246,65 @@ async fn with_an_asynchronous_standby_what_is_lost_is_lost_whole_and_never_mixed
         lost.len(),
     ));
     drop(daemon);
+}
+
+/// All processes of a server stand still until this is dropped: its host takes what is sent, and says nothing.
+struct Frozen(Vec<String>);
+
+impl Frozen {
+    fn new(server: &Throwaway) -> Self {
+        let processes = postgres_processes(&server.data_dir());
+        assert!(signal("-STOP", &processes), "{processes:?}");
+        Self(processes)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal("-CONT", &self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_freezes_is_left_for_the_standby_that_is_promoted() {
+    let (mut pair, session) = Pair::new(true).await;
+    let sink = Sink::accepting().await;
+    session.endpoint(&sink.url("/in"), "").await;
+    let daemon = relay(&pair.url(), "one").set("OUTBOXD_DATABASE__STATEMENT_TIMEOUT", "1s");
+    let mut daemon = daemon.spawn().registered().await;
+    let ledger = Ledger::default();
+    sink.close_gate();
+    for _ in 0..3 {
+        ledger.order(&session, true).await.expect("it commits");
+    }
+    sink.wait_for_waiting(3).await;
+
+    let frozen_at = Instant::now();
+    let frozen = Frozen::new(&pair.primary);
+    block_in_place(|| pair.standby.promote()).expect("it is promoted");
+    let session = Session::at(&pair.standby.url(DATABASE)).await;
+    session.run("alter system reset synchronous_standby_names").await;
+    session.run("select pg_reload_conf()").await;
+    let before = ledger.of(Fate::Acknowledged);
+    ledger.order(&session, true).await.expect("it commits");
+    // Answered, and their results are for a server that takes them and does not say so.
+    sink.open_gate();
+    let again_at = delivering_again(&sink, &ledger, &before).await;
+    settled(&session).await;
+    let times = sink.times();
+    let acknowledged = ledger.of(Fate::Acknowledged);
+    assert!(acknowledged.iter().all(|id| times.contains_key(id)), "{times:?}");
+    assert!(acknowledged.difference(&before).all(|id| times[id] == 1), "{times:?}");
+    session.assert_accounted().await;
+    let twice = times.values().filter(|times| **times > 1).count();
+    daemon.terminate();
+    assert!(daemon.ended().await.success(), "it is the same process, and stops well");
+    drop(frozen);
+    note_scenario(&format!(
+        "fault primary-frozen: recovered in {} ms, {} events, 0 lost, {twice} sent twice, from when it froze",
+        (again_at - frozen_at).as_millis(),
+        acknowledged.len()
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,6 +44,54 @@ async fn a_hanging_endpoint_holds_no_more_than_its_share() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_hangs_over_large_payloads_leaves_the_others_their_bytes() {
+    let (db, session) = stage().await;
+    let (hanging, healthy) = (Sink::accepting().await, Sink::accepting().await);
+    hanging.close_gate();
+    let slow = session.endpoint(&hanging.url("/in"), "timeout => '60 seconds'").await;
+    let good = session.endpoint(&healthy.url("/in"), "").await;
+    // Four of these payloads fill what the relay may hold.
+    let _relay = Daemon::relay(&db.url(), "relay-1")
+        .set("OUTBOXD_RELAY__MAX_PAYLOAD_BYTES_HELD", "1048576")
+        .spawn()
+        .registered()
+        .await;
+    let insert = "insert into outbox.event (type, payload)
+                  select 'order.created', jsonb_build_object('photo', repeat('x', 300000)) from generate_series(1, 8)";
+    session.run(insert).await;
+    hanging.wait_for_waiting(2).await;
+    session.insert_many("order.created", 20).await;
+    session.wait_for_state(good.id, "succeeded", 28).await;
+    let large = hanging.arrived().iter().filter(|arrived| arrived.body.len() > 300_000).count();
+    assert!(large <= 6, "{large}: more than a lane and what was leased ahead");
+    hanging.open_gate();
+    session.wait_for_state(slow.id, "succeeded", 28).await;
+    session.assert_accounted().await;
+}
+
+#[tokio::test]
+async fn no_transaction_is_open_while_a_request_is() {
+    let (db, session) = stage().await;
+    let sink = Sink::accepting().await;
+    sink.close_gate();
+    let endpoint = session.endpoint(&sink.url("/in"), "").await;
+    let _relay = Daemon::on(&db).await;
+    session.insert_many("order.created", 5).await;
+    sink.wait_for_waiting(5).await;
+    // Its calls once a second come and go; a transaction that is kept waits for its client.
+    let kept = "select count(*) from pg_stat_activity
+                where datname = current_database() and application_name like 'outboxd%' and state like 'idle in transaction%'";
+    let sessions = "select count(*) from pg_stat_activity
+                    where datname = current_database() and application_name like 'outboxd%'";
+    for _ in 0..20 {
+        assert_eq!(session.one::<i64>(kept).await, 0);
+    }
+    assert!(session.one::<i64>(sessions).await > 1, "they were looked for under their name");
+    sink.open_gate();
+    session.wait_for_state(endpoint.id, "succeeded", 5).await;
+}
+
+#[tokio::test]
 async fn a_paused_subscription_gets_nothing_until_it_is_resumed() {
     let (db, session) = stage().await;
     let healthy = Arc::new(AtomicBool::new(false));

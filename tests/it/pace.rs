@@ -59,6 +59,38 @@ async fn less_than_one_a_second_is_a_rate_too() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_set_back_is_noticed() {
+    let (db, app, _) = stage("rate_limit => 0.01").await;
+    let relay = Relay::new(&db).await;
+    app.insert_many("a", 2).await;
+    relay.expand_all(&Expand::default()).await;
+    assert_eq!(relay.claim(&Claim::default()).await.leases.len(), 1);
+    // As if all of it had been an hour ago by the clock there was then.
+    pass(&app, "-1 hour").await;
+    app.run("select outbox_relay.maintain()").await;
+    assert!(relay.claim(&Claim::default()).await.leases.is_empty(), "the rate counts from now");
+    pass(&app, "101 seconds").await;
+    assert_eq!(relay.claim(&Claim::default()).await.leases.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_handed_back_has_spent_nothing() {
+    let (db, app, _) = stage("rate_limit => 0.01").await;
+    let relay = Relay::new(&db).await;
+    app.insert_many("a", 3).await;
+    relay.expand_all(&Expand::default()).await;
+    for _ in 0..3 {
+        let leases = relay.claim(&Claim::default()).await.leases;
+        assert_eq!(leases.len(), 1);
+        assert!(relay.claim(&Claim::default()).await.leases.is_empty());
+        assert_eq!(relay.hand_back(&leases).await, 1);
+        assert_eq!(relay.hand_back(&leases).await, 0, "it is not leased any more");
+    }
+    assert_eq!(relay.claim(&Claim::default()).await.leases.len(), 1);
+    assert!(relay.claim(&Claim::default()).await.leases.is_empty());
+}
+
+#[tokio::test]
 async fn a_rate_limit_of_one_holds_back_nobody_else() {
     let (db, app, limited) = stage("rate_limit => 1").await;
     let plain = app.subscribe_with("*", "name => 'plain'").await;

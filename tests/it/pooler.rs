@@ -22,6 +22,7 @@ async fn behind_a_pooler_deliveries_retries_and_kills_work() {
         Daemon::relay(&pooled, name)
             .set("OUTBOXD_DATABASE__LISTEN_URL", &direct)
             .set("OUTBOXD_DATABASE__POOL_SIZE", "4")
+            .set("OUTBOXD_RELAY__POLL_INTERVAL", "60s")
             .spawn()
             .registered()
     };
@@ -57,11 +58,9 @@ async fn behind_a_pooler_deliveries_retries_and_kills_work() {
         assert!(!log.contains("prepared statement") && !log.contains("cannot start"), "{log}");
     }
 
-    // A sleeping relay is rung through the pool, too.
-    let began = Instant::now();
+    // A sleeping relay is rung, long before it would look by itself.
     session.insert("order.created", "{}").await;
     session.wait_for_state(endpoint.id, "succeeded", total + 1).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 /// Sends through the pool, and has its one session at `listen_url`.

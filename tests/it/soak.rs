@@ -5,9 +5,24 @@ mod chart;
 #[path = "../soak/flat.rs"]
 #[allow(dead_code, reason = "who gathers the points looks at the rest")]
 mod flat;
+#[path = "../soak/ledger.rs"]
+#[allow(dead_code, reason = "who plays a run looks at the rest")]
+mod ledger;
+#[path = "../soak/options.rs"]
+#[allow(dead_code, reason = "a run has options")]
+mod options;
+#[path = "../soak/plan.rs"]
+#[allow(dead_code, reason = "a run has a plan")]
+mod plan;
+#[path = "../soak/wishes.rs"]
+#[allow(dead_code, reason = "a run has subscriptions")]
+mod wishes;
 
 use chart::{Line, Mark, Panel, draw};
 use flat::{Demand, judge, median, slope};
+use ledger::{Fate, Ledger};
+use plan::{Drawn, Kind};
+use wishes::{WISHES, wanted};
 
 const MEMORY: Demand =
     Demand { what: "memory", figure: "rss", unit: "MiB", calm: false, share: 0.1, amount: 3.0, both: false };
@@ -55,6 +70,53 @@ fn the_trend_is_that_of_most_pairs() {
     let many: Vec<(f64, f64)> = (0..5000).map(|at| (f64::from(at), 2.0 * f64::from(at))).collect();
     assert_eq!(slope(&many), Some(2.0));
     assert_eq!((median(vec![]), median(vec![3.0, 1.0]), median(vec![9.0, 1.0, 2.0])), (None, Some(2.0), Some(2.0)));
+}
+
+const DRAWN: Drawn = Drawn { tenant: 1, kind: 0, amount: 0, key: None, filler: 0, published: false };
+
+/// An event of that fate, accepted so often wherever it is wanted.
+fn enter(ledger: &Ledger, fate: Fate, times: usize) {
+    let number = ledger.open(DRAWN);
+    ledger.close(&[number], fate);
+    for wish in (0..times).flat_map(|_| wanted(&DRAWN)) {
+        ledger.receive(Some(number), wish);
+    }
+}
+
+#[test]
+fn the_books_find_what_is_lost_undone_strange_and_made_twice() {
+    let wishes = wanted(&DRAWN).count() as u64;
+    let ledger = Ledger::new();
+    enter(&ledger, Fate::Committed, 1);
+    enter(&ledger, Fate::RolledBack, 0);
+    let tally = ledger.tally();
+    assert_eq!((tally.committed, tally.rolled_back, tally.expected), (1, 1, wishes));
+    assert_eq!((tally.missing, tally.undone_but_sent, tally.strangers, tally.duplicates), (0, 0, 0, 0));
+
+    enter(&ledger, Fate::Committed, 0);
+    enter(&ledger, Fate::RolledBack, 1);
+    let elsewhere = WISHES.iter().position(|wish| wish.tenant != DRAWN.tenant).expect("three tenants");
+    ledger.receive(Some(0), elsewhere);
+    ledger.receive(None, 0);
+    enter(&ledger, Fate::Open, 0);
+    let tally = ledger.tally();
+    assert_eq!((tally.missing, tally.undone_but_sent, tally.strangers, tally.open), (wishes, 1, 2, 1));
+    assert_eq!(tally.duplicates, 0);
+
+    enter(&ledger, Fate::Committed, 2);
+    let tally = ledger.tally();
+    assert_eq!((tally.duplicates, tally.unexplained_duplicates), (wishes, wishes), "nothing happened");
+    // A transaction that stays open makes nobody send twice; a crash does.
+    let hold = ledger.begin(Kind::Hold { with_id: true, lasts: std::time::Duration::ZERO, commits: true });
+    ledger.end(hold);
+    assert_eq!(ledger.tally().unexplained_duplicates, wishes);
+    // Later, by the ledger's clock.
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    let crash = ledger.begin(Kind::Restart);
+    enter(&ledger, Fate::Committed, 2);
+    ledger.end(crash);
+    let tally = ledger.tally();
+    assert_eq!((tally.duplicates, tally.unexplained_duplicates), (2 * wishes, wishes), "{:?}", tally.unexplained);
 }
 
 /// The text of the elements of that class.

@@ -13,7 +13,8 @@ for major in $versions; do
     : >"$out/left-out.txt"
     echo "== $("$out/native/bin/postgres" --version)"
     OUTBOXD_PG_BIN=$PWD/$out/native/bin OUTBOXD_LEFT_OUT=$PWD/$out/left-out.txt \
-        cargo test --no-fail-fast "$@" 2>&1 | tee "$out/test.log" | grep -E "^test .* FAILED$|^test result: FAILED|^error" || true
+        cargo test --no-fail-fast "$@" >"$out/test.log" 2>&1 || failed=1
+    grep -E "^test .* FAILED$|^test result: FAILED|^error" "$out/test.log" || true
     count() { awk -v what="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~ "^" what) n += $(i - 1) } END { print n + 0 }' "$out/test.log"; }
     [ "$(count passed)" -gt 0 ] || { echo "nothing was run: see $out/test.log" >&2; tail -5 "$out/test.log" >&2; failed=1; }
     [ "$(count failed)" -eq 0 ] || failed=1

@@ -1,8 +1,8 @@
 //! What was written and what arrived, kept outside the database, in a few bytes for each: 28 an event, so that an
 //! hour of 200 a second takes 20 MB.
 
-use crate::plan::{Drawn, Kind};
-use crate::wishes::{SLOTS, WISHES, slot, wanted};
+use super::plan::{Drawn, Kind};
+use super::wishes::{SLOTS, WISHES, slot, wanted};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

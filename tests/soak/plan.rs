@@ -1,6 +1,6 @@
 //! What will happen and be written, drawn from the seed alone.
 
-use crate::options::Options;
+use super::options::Options;
 use fastrand::Rng;
 use std::time::Duration;
 
@@ -71,7 +71,10 @@ pub(crate) fn faults(options: &Options) -> Vec<Fault> {
 fn times(rng: &mut Rng, every: f64, end: f64) -> Vec<f64> {
     let mut times = vec![];
     let mut at = 0.0;
-    while every > 0.0 {
+    if every <= 0.0 {
+        return times;
+    }
+    loop {
         at += every * (0.7 + 0.6 * rng.f64());
         if at >= end {
             break;

@@ -1,6 +1,6 @@
 //! The subscriptions of a run, and how their receivers behave.
 
-use crate::plan::{Drawn, TYPES};
+use super::plan::{Drawn, TYPES};
 
 /// How a receiver behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,40 +1,34 @@
 create or replace function outbox_relay.hand_back(epoch integer, subscription_ids bigint[], event_seqs bigint[])
 returns table (subscription_id bigint, event_seq bigint, is_left boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan
 as $$
--- Hands leases back that have not begun: due at once, for whoever claims them. Returns those that were still leased
--- under this epoch; is_left: somebody's open transaction has the row locked, try again.
+-- Hands leases back that have not begun: due at once, for whoever claims them, and as if they had never been claimed.
+-- Returns those that were still leased under this epoch; is_left: somebody's open transaction has the row locked, try
+-- again.
 -- To be called once for a lease: a second time it might be a later lease of the same delivery that is handed back.
--- Called by the relay with a tick, and by fence.
-#variable_conflict use_column
+-- Called by the relay with a tick.
+declare
+    unmade_ids bigint[] := '{}';
+    probe_ids  bigint[] := '{}';
+    cause      text;
+    attempts   integer;
 begin
     perform outbox_relay.require_read_committed();
-    return query
-        with held as materialized (
-            select q.subscription_id, q.event_seq
-            from unnest(hand_back.subscription_ids, hand_back.event_seqs) a (subscription_id, event_seq)
-            join outbox_relay.queue q on q.subscription_id = any (array[a.subscription_id]) and q.event_seq = a.event_seq
-            where q.epoch = hand_back.epoch),
-        locked as materialized (
-            select q.subscription_id, q.event_seq
-            from held h
-            join outbox_relay.queue q on q.subscription_id = any (array[h.subscription_id]) and q.event_seq = h.event_seq
-            where q.epoch = hand_back.epoch for update of q skip locked),
-        due as (
-            update outbox_relay.queue q
-            set state = case when q.attempts > 0 then 'failed' else 'pending' end, epoch = null, next_attempt_at = now(), updated_at = now()
-            from locked l
-            where q.subscription_id = any (array[l.subscription_id]) and q.event_seq = l.event_seq
-            returning q.subscription_id, q.event_seq)
-        select h.subscription_id, h.event_seq, d.event_seq is null from held h left join due d using (subscription_id, event_seq);
-    if found then
-        perform pg_notify('outbox_signal', 'due');
-    end if;
+    for subscription_id, event_seq, cause, attempts, is_left in
+        select f.subscription_id, f.event_seq, f.cause, f.attempts, f.is_left
+        from outbox_relay.free_leases(hand_back.epoch, hand_back.subscription_ids, hand_back.event_seqs) f
+    loop
+        -- Tests are not counted: charge has not booked them.
+        if not is_left and cause <> 'test' then
+            unmade_ids := unmade_ids || subscription_id;
+            -- A probe is what was never attempted: retries keep to their schedule whatever the circuit.
+            if attempts = 0 then
+                probe_ids := probe_ids || subscription_id;
+            end if;
+        end if;
+        return next;
+    end loop;
+    perform outbox_relay.uncharge(unmade_ids, probe_ids);
 end
 $$;
 comment on function outbox_relay.hand_back is 'Hands leases back that have not begun.';

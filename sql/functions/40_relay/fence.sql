@@ -18,7 +18,7 @@ begin
     end if;
     select count(*) filter (where not h.is_left) into handed_back
     from (select array_agg(q.subscription_id) as ids, array_agg(q.event_seq) as seqs from outbox_relay.queue q where q.epoch = fence.epoch) l,
-        lateral outbox_relay.hand_back(fence.epoch, l.ids, l.seqs) h;
+        lateral outbox_relay.free_leases(fence.epoch, l.ids, l.seqs) h;
     -- What an operator's open transaction has locked is handed back by a later call.
     if not exists (select from outbox_relay.queue q where q.epoch = fence.epoch) then
         update outbox_relay.relay r set fenced_at = now() where r.epoch = fence.epoch;

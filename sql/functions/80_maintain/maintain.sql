@@ -71,6 +71,7 @@ begin
         action := 'disabled'; segment := null; detail := format('subscription %s', n);
         return next;
     end loop;
+    perform outbox_relay.mend_clock();
     delete from outbox_relay.relay r where r.fenced_at < now() - interval '30 days';
     delete from outbox_relay.cursor k where k.cursor_id < c.cursor_id - 64;
     perform outbox_relay.compact_samples();

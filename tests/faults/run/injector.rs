@@ -2,8 +2,9 @@
 
 use super::ledger::{Answers, Fate};
 use super::plan::{Fault, Kind, Order, Plan};
-use super::stage::{Stage, signal};
+use super::stage::Stage;
 use super::writers::Writer;
+use crate::support::signal;
 use fastrand::Rng;
 use outboxd::schema::describe;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(crate) struct Happened {
     pub(crate) relay: Option<usize>,
     pub(crate) began: Instant,
     pub(crate) over: Instant,
+    /// Whether there was somebody whom it befell.
+    pub(crate) had_effect: bool,
     /// From its end until all had arrived that was committed by then; in turn only.
     pub(crate) recovered: Option<Duration>,
 }
@@ -77,7 +80,7 @@ async fn recovery(stage: &Stage, fault: &Happened, patience: Duration) -> Result
 /// The fault, and whether the statements that it consists of went well: the server may be away, or go away meanwhile.
 async fn happen(stage: Arc<Stage>, fault: Fault) -> (Happened, Result<(), Error>) {
     let (place, lasts) = (&stage.places[fault.relay], fault.lasts);
-    let (mut began, mut went) = (Instant::now(), Ok(()));
+    let (mut began, mut had_effect, mut went) = (Instant::now(), true, Ok(()));
     match fault.kind {
         Kind::RelayKilled => {
             let mut relay = place.relay.lock().await;
@@ -90,21 +93,21 @@ async fn happen(stage: Arc<Stage>, fault: Fault) -> (Happened, Result<(), Error>
             let relay = place.relay.lock().await;
             began = Instant::now();
             let process = [relay.id().to_string()];
-            signal("-STOP", &process);
+            had_effect = signal("-STOP", &process);
             sleep(lasts).await;
             signal("-CONT", &process);
         }
         Kind::RelayTerminated => {
             let mut relay = place.relay.lock().await;
             began = Instant::now();
-            signal("-TERM", &[relay.id().to_string()]);
+            had_effect = signal("-TERM", &[relay.id().to_string()]);
             relay.ended().await;
             sleep(lasts).await;
             *relay = stage.start(place);
         }
-        Kind::ServerKilled => began = stage.server.kill(lasts).await,
-        Kind::ServerRestarted => began = stage.server.restart().await,
-        Kind::ServerStopped => began = stage.server.stop_for(lasts).await,
+        Kind::ServerKilled => (began, had_effect) = stage.server.kill(lasts).await,
+        Kind::ServerRestarted => (began, had_effect) = stage.server.restart().await,
+        Kind::ServerStopped => (began, had_effect) = stage.server.stop_for(lasts).await,
         Kind::DatabaseCut | Kind::ReceiverCut => {
             let wire = if fault.kind == Kind::DatabaseCut { &place.wire } else { &stage.wire };
             let _turn = wire.turn.lock().await;
@@ -132,32 +135,37 @@ async fn happen(stage: Arc<Stage>, fault: Fault) -> (Happened, Result<(), Error>
             sleep(lasts).await;
             stage.ledger.answer(Answers::Good);
         }
-        Kind::WriterOpen => open_writer(&stage, &fault).await,
+        Kind::WriterOpen => had_effect = open_writer(&stage, &fault).await,
         Kind::BackendsTerminated | Kind::PoolFilled | Kind::SnapshotHeld | Kind::BystandersChanged => {
-            went = by_statements(&stage, &fault).await;
+            let done = by_statements(&stage, &fault).await;
+            had_effect = matches!(done, Ok(true));
+            went = done.map(drop);
         }
     }
     let relay = fault.kind.is_one_relays().then_some(fault.relay);
-    (Happened { kind: fault.kind, relay, began, over: Instant::now(), recovered: None }, went)
+    (Happened { kind: fault.kind, relay, began, over: Instant::now(), had_effect, recovered: None }, went)
 }
 
-/// One transaction that has written, and whose end takes its time.
-async fn open_writer(stage: &Stage, fault: &Fault) {
+/// One transaction that has written, and whose end takes its time. Whether it has.
+async fn open_writer(stage: &Stage, fault: &Fault) -> bool {
     let (ledger, rng) = (stage.ledger.clone(), Rng::with_seed(fault.seed));
     let mut writer = Writer { url: stage.url(), ledger, number: 1000, rng };
     let client = stage.session().await;
     let mut entered = Vec::new();
     let mut fate = Fate::RolledBack;
-    if client.batch_execute("begin").await.is_ok() && writer.insert(&client, &mut entered).await.is_ok() {
+    let has_written = client.batch_execute("begin").await.is_ok() && writer.insert(&client, &mut entered).await.is_ok();
+    if has_written {
         sleep(fault.lasts).await;
         let commits = fault.seed.is_multiple_of(2);
         let ended = client.batch_execute(if commits { "commit" } else { "rollback" }).await;
         fate = Fate::of(&ended, commits);
     }
     stage.ledger.close(&entered, fate);
+    has_written
 }
 
-async fn by_statements(stage: &Stage, fault: &Fault) -> Result<(), Error> {
+/// Whether there was anything to do it to.
+async fn by_statements(stage: &Stage, fault: &Fault) -> Result<bool, Error> {
     let session = stage.session().await;
     match fault.kind {
         Kind::BackendsTerminated => {
@@ -166,7 +174,7 @@ async fn by_statements(stage: &Stage, fault: &Fault) -> Result<(), Error> {
                     select pid, row_number() over (order by md5(pid::text || $2)) as n, count(*) over () as of from pg_stat_activity
                     where datname = current_database() and application_name like 'outboxd%')
                 select pg_terminate_backend(pid) from relays where n <= ceil(of * $1::float8)";
-            session.query(terminate, &[&share, &fault.seed.to_string()]).await?;
+            return Ok(!session.query(terminate, &[&share, &fault.seed.to_string()]).await?.is_empty());
         }
         Kind::PoolFilled => {
             // Expand, claim and record wait, each in a connection of its own.
@@ -194,5 +202,5 @@ async fn by_statements(stage: &Stage, fault: &Fault) -> Result<(), Error> {
             session.batch_execute(&format!("drop table {table}")).await?;
         }
     }
-    Ok(())
+    Ok(true)
 }

@@ -117,6 +117,11 @@ impl Kind {
         }
     }
 
+    /// Whether a relay may be fenced that has a result to tell: that is logged, and the delivery is made again.
+    pub(crate) fn may_record_twice(self) -> bool {
+        self.may_send_twice() && !matches!(self, Self::RelayKilled | Self::ReceiverCut | Self::ReceiverHalfOpen)
+    }
+
     /// Whether it befalls one relay and no other.
     pub(crate) fn is_one_relays(self) -> bool {
         matches!(
@@ -138,7 +143,9 @@ impl Kind {
             // As long as it takes.
             Self::ServerRestarted | Self::BackendsTerminated | Self::DatabaseCut | Self::ReceiverCut => (0, 1),
             Self::DatabaseDelayed | Self::ReceiverDelayed | Self::PoolFilled => (300, 1500),
-            Self::DatabaseHalfOpen | Self::ReceiverHalfOpen => (500, 3000),
+            Self::ReceiverHalfOpen => (500, 3000),
+            // Longer than a relay waits for its direct connection, too.
+            Self::DatabaseHalfOpen => (500, 8000),
             Self::AnswersMove | Self::WriterOpen | Self::SnapshotHeld => (300, 2000),
             Self::BystandersChanged => (200, 800),
         }

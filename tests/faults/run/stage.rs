@@ -4,11 +4,11 @@ use super::ledger::{Ledger, Receivers, WISHES, agent};
 use super::plan::{PATIENCE, Plan, RELAYS};
 use super::wire::Wire;
 use super::writers::connect;
-use crate::support::Daemon;
+use crate::support::{Daemon, postgres_processes, signal};
 use outboxd::schema;
 use outboxd::throwaway::{Options, Throwaway, ThrowawayError};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -23,15 +23,15 @@ static NEXT_DATABASE: AtomicU32 = AtomicU32::new(1);
 pub(crate) struct Server {
     throwaway: Mutex<Throwaway>,
     port: u16,
-    pid_file: std::path::PathBuf,
+    pub(crate) data_dir: PathBuf,
 }
 
 impl Server {
     pub(crate) async fn start() -> Arc<Self> {
         let throwaway = tokio::task::spawn_blocking(|| Throwaway::start(Options::default()));
         let throwaway = throwaway.await.expect("no panic").expect("a PostgreSQL server");
-        let (port, pid_file) = (throwaway.port(), throwaway.data_dir().join("postmaster.pid"));
-        let server = Arc::new(Self { throwaway: Mutex::new(throwaway), port, pid_file });
+        let (port, data_dir) = (throwaway.port(), throwaway.data_dir());
+        let server = Arc::new(Self { throwaway: Mutex::new(throwaway), port, data_dir });
         connect(&server.url("postgres"))
             .await
             .batch_execute(&format!("create database {TEMPLATE}"))
@@ -65,42 +65,36 @@ impl Server {
         name
     }
 
-    /// The postmaster and its children.
-    fn processes(&self) -> Vec<String> {
-        let Ok(file) = std::fs::read_to_string(&self.pid_file) else { return Vec::new() };
-        let Some(postmaster) = file.lines().next() else { return Vec::new() };
-        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
-        let children = children.unwrap_or_default();
-        std::iter::once(postmaster).chain(children.split_whitespace()).map(str::to_owned).collect()
-    }
-
     /// SIGKILL of the postmaster alone: its children find themselves orphaned.
-    /// Returns when it began, as the next two do: one waits for the other.
-    pub(crate) async fn kill(&self, for_: Duration) -> Instant {
+    /// Returns when it began, as the next two do, because one waits for the other; and whether there was anything to do
+    /// it to.
+    pub(crate) async fn kill(&self, for_: Duration) -> (Instant, bool) {
         let mut throwaway = self.throwaway.lock().await;
         let began = Instant::now();
-        signal("-KILL", self.processes().get(..1).unwrap_or_default());
+        let had_effect = signal("-KILL", postgres_processes(&self.data_dir).get(..1).unwrap_or_default());
         sleep(for_).await;
         Self::start_again(&mut throwaway);
-        began
+        (began, had_effect)
     }
 
     /// What was not flushed is lost.
-    pub(crate) async fn restart(&self) -> Instant {
+    pub(crate) async fn restart(&self) -> (Instant, bool) {
         let mut throwaway = self.throwaway.lock().await;
         let began = Instant::now();
         Self::start_again(&mut throwaway);
-        began
+        (began, true)
     }
 
     /// Nothing of it moves.
-    pub(crate) async fn stop_for(&self, for_: Duration) -> Instant {
+    pub(crate) async fn stop_for(&self, for_: Duration) -> (Instant, bool) {
         let _one_at_a_time = self.throwaway.lock().await;
-        let (began, processes) = (Instant::now(), self.processes());
+        let (began, processes) = (Instant::now(), postgres_processes(&self.data_dir));
+        let had_effect = signal("-STOP", &processes[..processes.len().min(1)]);
+        // Some of the others may have ended meanwhile.
         signal("-STOP", &processes);
         sleep(for_).await;
         signal("-CONT", &processes);
-        began
+        (began, had_effect)
     }
 
     fn start_again(throwaway: &mut Throwaway) {
@@ -114,11 +108,6 @@ impl Server {
             }
         });
     }
-}
-
-/// Of processes that may be gone.
-pub(crate) fn signal(which: &str, processes: &[String]) {
-    let _ = Command::new("kill").arg(which).args(processes).stderr(Stdio::null()).status();
 }
 
 /// A place for a relay: whoever has its lock may do something to it.

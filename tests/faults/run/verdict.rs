@@ -2,9 +2,9 @@
 
 use super::injector::Happened;
 use super::ledger::{Fate, Request, Written, paths};
-use super::plan::Plan;
+use super::plan::{Kind, Plan};
 use super::stage::Stage;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tokio_postgres::{Client, Error};
@@ -33,6 +33,8 @@ pub(crate) struct Verdict {
     /// Accepted again after having been accepted.
     pub(crate) duplicates: usize,
     pub(crate) unexplained: usize,
+    /// Of the others, how many each kind of fault explains; one may be explained by several.
+    pub(crate) explained_by: BTreeMap<Kind, usize>,
     /// What should not be.
     pub(crate) problems: Vec<String>,
 }
@@ -114,7 +116,12 @@ async fn compare(stage: &Stage, client: &Client, happened: &[Happened], verdict:
     for (delivery, requests) in &accepted {
         for (n, again) in requests.iter().enumerate().skip(1) {
             verdict.duplicates += 1;
-            if !requests[..n].iter().any(|earlier| is_explained(earlier, again, happened)) {
+            let explaining: BTreeSet<Kind> =
+                requests[..n].iter().flat_map(|earlier| explaining(earlier, again, happened)).collect();
+            for kind in &explaining {
+                *verdict.explained_by.entry(*kind).or_default() += 1;
+            }
+            if explaining.is_empty() {
                 verdict.unexplained += 1;
                 verdict
                     .problems
@@ -127,20 +134,23 @@ async fn compare(stage: &Stage, client: &Client, happened: &[Happened], verdict:
     for request in requests.iter().filter(|request| request.accepted.is_none()) {
         *refused.entry((request.path.clone(), request.event_id.clone())).or_default() += 1;
     }
-    in_the_database(client, &wanted, (&accepted, &refused), verdict).await
+    in_the_database(client, &wanted, (&accepted, &refused), happened, verdict).await
 }
 
-/// A fault that may lead to a second request befell the relay of the first one between its sending and its recording,
-/// and the second came when that was made good.
-pub(crate) fn is_explained(first: &Request, again: &Request, happened: &[Happened]) -> bool {
+/// Faults that may lead to a second request, befell the relay of the first one between its sending and its recording,
+/// and were made good when the second came.
+pub(crate) fn explaining(first: &Request, again: &Request, happened: &[Happened]) -> impl Iterator<Item = Kind> {
     let accepted = first.accepted.unwrap_or(first.at);
-    happened.iter().any(|fault| {
-        fault.kind.may_send_twice()
-            && fault.relay.is_none_or(|relay| relay == first.relay)
-            && fault.began <= (accepted + UNRECORDED).min(again.at)
-            && fault.over + NOTICED >= first.at
-            && again.at <= fault.over.max(accepted) + MADE_GOOD
-    })
+    happened
+        .iter()
+        .filter(move |fault| {
+            fault.kind.may_send_twice()
+                && fault.relay.is_none_or(|relay| relay == first.relay)
+                && fault.began <= (accepted + UNRECORDED).min(again.at)
+                && fault.over + NOTICED >= first.at
+                && again.at <= fault.over.max(accepted) + MADE_GOOD
+        })
+        .map(|fault| fault.kind)
 }
 
 /// Of one key, what was written later is accepted first after what was written earlier.
@@ -161,6 +171,7 @@ async fn in_the_database(
     client: &Client,
     wanted: &HashSet<Delivery>,
     (accepted, refused): (&HashMap<Delivery, Vec<&Request>>, &HashMap<Delivery, usize>),
+    happened: &[Happened],
     verdict: &mut Verdict,
 ) -> Result<(), Error> {
     let unaccounted: i64 = client.query_one("select count(*) from outbox.unaccounted()", &[]).await?.get(0);
@@ -170,13 +181,17 @@ async fn in_the_database(
     let rows = client
         .query(
             "select '/' || split_part(s.url, '/', 4), e.event_id::text, d.state, count(a.attempt) filter (where a.outcome = 'delivered'),
-                    count(a.attempt) filter (where a.outcome = 'rejected')
+                    count(a.attempt) filter (where a.outcome = 'rejected'), count(a.attempt)
              from outbox.delivery d join outbox.subscription s using (subscription_id) join outbox.event e using (event_seq)
              left join outbox.attempt a using (subscription_id, event_seq)
              group by d.subscription_id, d.event_seq, s.url, e.event_id, d.state",
             &[],
         )
         .await?;
+    // Where nothing dies and nobody is told to give up, each request is in the log, and nothing else.
+    let forgets = |kind: Kind| kind.may_send_twice() || kind == Kind::RelayTerminated;
+    let is_whole = !happened.iter().any(|fault| forgets(fault.kind));
+    let may_record_twice = happened.iter().any(|fault| fault.kind.may_record_twice());
     let mut seen = HashSet::new();
     for row in &rows {
         let (delivery, state, delivered): (Delivery, String, i64) = ((row.get(0), row.get(1)), row.get(2), row.get(3));
@@ -201,6 +216,15 @@ async fn in_the_database(
             verdict.problems.push(format!(
                 "{name} was answered otherwise than with 200 {not_taken} times and is recorded as rejected {rejected} times"
             ));
+        }
+        if delivered > 1 && !may_record_twice {
+            verdict.problems.push(format!("{name} is recorded as delivered {delivered} times, and nobody was fenced"));
+        }
+        let logged = usize::try_from(row.get::<_, i64>(5)).unwrap_or_default();
+        if is_whole && logged != received + not_taken {
+            verdict
+                .problems
+                .push(format!("{name} has {logged} attempts in the log for {} requests", received + not_taken));
         }
         if !seen.insert(delivery) {
             verdict.problems.push(format!("{name} is there twice"));

@@ -120,9 +120,9 @@ async fn a_full_disk_of_tables_is_waited_for_and_nothing_is_sent_twice() {
     let writer = Writer::start(&url, PAUSE);
     sink.wait_for(50).await;
 
-    // Answers come when their results can no longer be written.
+    // Answers come when their results can no longer be written: more of them than fit into pages that are there.
     sink.close_gate();
-    sink.wait_for_waiting(10).await;
+    sink.wait_for_waiting(60).await;
     fill_until_refused(&disk, &session).await;
     sink.open_gate();
     seat.daemon.wait_for_log("results could not be recorded; trying again").await;

@@ -25,7 +25,7 @@ pub(crate) use daemon::{Daemon, Outboxd};
 pub(crate) use dump::{dump, dump_data, first_difference};
 pub(crate) use outage::{Outage, Writer};
 pub(crate) use pooler::{POOL_SIZE, Pooler};
-pub(crate) use programs::{client_program, left_out, major};
+pub(crate) use programs::{client_program, left_out, major, postgres_processes, signal};
 pub(crate) use relay::{Claim, Expand, Expanded, Relay, Sent, sent};
 pub(crate) use scenarios::{at_once, note_scenario};
 pub(crate) use seat::Seat;

@@ -232,6 +232,13 @@ impl Relay {
         self.record(&[result]).await.remove(&key)
     }
 
+    /// Hands these leases back as not begun. How many of them were.
+    pub(crate) async fn hand_back(&self, leases: &[(i64, i64)]) -> i64 {
+        let (ids, seqs): (Vec<i64>, Vec<i64>) = leases.iter().copied().unzip();
+        let call = "select count(*) filter (where not is_left) from outbox_relay.hand_back($1, $2, $3)";
+        self.session.one_of(call, &[&self.epoch, &ids, &seqs]).await
+    }
+
     /// Once a second: fences the dead. How many deliveries were handed back, and why this relay holds.
     pub(crate) async fn tick(&self) -> (i32, Option<String>) {
         let row = self.session.query_one("select handed_back, hold from outbox_relay.tick($1)", &[&self.epoch]).await;

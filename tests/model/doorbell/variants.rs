@@ -11,6 +11,8 @@ fn nobody_sleeps_through_a_commit() {
     explore::holds("doorbell, one relay", one);
     let two = Doorbell { faults: 1 + bound(), fills: bound(), ..Doorbell::new(Variant::AsBuilt, pair, 2) };
     explore::holds("doorbell, two relays", two);
+    let called = Doorbell { faults: bound(), fills: 1, ..Doorbell::new(Variant::AsBuilt, 2, 2) };
+    explore::holds("doorbell, two relays and a room that fills", called);
 }
 
 /// With a writer, and so many relays.
