@@ -196,11 +196,14 @@ impl Report {
             let _ =
                 writeln!(text, "\nSomething was wrong in the runs of the seeds {:?}: see report.json.", self.failed);
         }
-        text.push_str("\n## The model\n\n");
-        for line in self.said("model.txt").lines() {
-            let _ = writeln!(text, "- {line}");
+        let (model, scenarios) = (self.said("model.txt"), self.said("scenarios.txt"));
+        if !model.is_empty() {
+            text.push_str("\n## The model\n\n");
+            model.lines().for_each(|line| drop(writeln!(text, "- {line}")));
         }
-        let _ = write!(text, "\n## Single scenarios\n\n{}", Scenarios::of(&self.said("scenarios.txt")).table());
+        if !scenarios.is_empty() {
+            let _ = write!(text, "\n## Single scenarios\n\n{}", Scenarios::of(&scenarios).table());
+        }
         text
     }
 }
