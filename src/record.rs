@@ -26,6 +26,14 @@ pub struct Attempt {
     pub held: Held,
 }
 
+impl Attempt {
+    /// The same without its payload, for as long as its result waits: it was sent.
+    fn without_payload(&self) -> Self {
+        let (lease, held) = (self.lease.without_payload(), Held { bytes: 0, total: self.held.total.clone() });
+        Self { lease, known: self.known.clone(), epoch: self.epoch, held }
+    }
+}
+
 /// Bytes of payload that are held until this is dropped.
 pub struct Held {
     bytes: usize,
@@ -81,9 +89,10 @@ pub async fn record(db: Db, relay: Arc<str>, batch: Vec<Result>) -> Done {
         }
     };
     log_failures(&attempts, &finished, &recorded.failed);
-    let results: Vec<Result> = attempts.into_iter().zip(finished).collect();
-    let states = count_states(&recorded.failed, results.len() - held_up.len());
-    Done { next_due: recorded.next_due, states, held_up: held_up.into_iter().map(|i| results[i].clone()).collect() }
+    let states = count_states(&recorded.failed, finished.len() - held_up.len());
+    // They may wait as long as an operator thinks; nobody else is to wait for the bytes.
+    let later = |i: usize| (Arc::new(attempts[i].without_payload()), finished[i].clone());
+    Done { next_due: recorded.next_due, states, held_up: held_up.into_iter().map(later).collect() }
 }
 
 /// Somebody's open transaction has some of them locked: the others go on, however many those are. Returns the indexes of

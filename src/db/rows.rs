@@ -36,6 +36,19 @@ impl std::fmt::Debug for Event {
 }
 
 impl Event {
+    /// The same with nothing in its payload.
+    fn without_payload(&self) -> Self {
+        Self {
+            seq: self.seq,
+            id: self.id,
+            tenant_id: self.tenant_id.clone(),
+            kind: self.kind.clone(),
+            payload: String::new(),
+            occurred_at: self.occurred_at,
+            traceparent: self.traceparent.clone(),
+        }
+    }
+
     /// When the row was made: a version 7 UUID says so (RFC 9562, 5.7), to the millisecond. `occurred_at` may be
     /// long ago, of an event told late.
     pub fn inserted_at(&self) -> SystemTime {
@@ -129,6 +142,12 @@ impl Lease {
     /// Which delivery: its subscription and its event.
     pub fn key(&self) -> (i64, i64) {
         (self.subscription_id, self.event_seq)
+    }
+
+    /// What is to be known of it once it was sent.
+    pub fn without_payload(&self) -> Self {
+        let event = self.event.as_ref().map(|event| Arc::new(event.without_payload()));
+        Self { event, ..self.clone() }
     }
 
     /// Bytes of its payload.

@@ -93,6 +93,54 @@ async fn a_clone_taken_while_everything_runs_sends_only_what_was_outstanding_and
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_database_made_of_the_first_holds_too_and_neither_is_in_the_others_way() {
+    let home = durable(Options::default());
+    let session = install(&home).await;
+    let sink = Sink::accepting().await;
+    session.endpoint(&sink.url("/in"), "").await;
+    let mut production = relay(&home.url(DATABASE), "production", "production").spawn().registered().await;
+    let ledger = Ledger::default();
+    for _ in 0..5 {
+        ledger.order(&session, true).await.expect("it commits");
+    }
+    settled(&session).await;
+    sink.close_gate();
+    for _ in 0..3 {
+        ledger.order(&session, true).await.expect("it commits");
+    }
+    sink.wait_for_waiting(3).await;
+    production.kill();
+    drop(session);
+    // A template is in nobody's use.
+    let admin = Session::at(&home.url("postgres")).await;
+    let others = format!("select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = '{DATABASE}'");
+    admin.run(&others).await;
+    admin.run(&format!("create database copy template {DATABASE}")).await;
+    admin.run("checkpoint").await;
+    sink.open_gate();
+
+    let copy = Session::at(&home.url("copy")).await;
+    let expected = outstanding(&copy).await;
+    assert_eq!(expected.len(), 3);
+    let mut staging = relay(&home.url("copy"), "staging", "staging").spawn().registered().await;
+    staging.wait_for_log("outbox.adopt('staging')").await;
+    let _heir = relay(&home.url(DATABASE), "heir", "production").spawn().registered().await;
+    let session = Session::at(&home.url(DATABASE)).await;
+    settled(&session).await;
+    assert_sent_once(&sink, "heir", &expected);
+    assert!(sent_by(&sink, "staging").is_empty(), "it holds");
+    copy.run("select outbox.adopt('staging')").await;
+    settled(&copy).await;
+    assert_sent_once(&sink, "staging", &expected);
+    for (database, agent) in [(&session, "heir"), (&copy, "staging")] {
+        let id = ledger.order(database, true).await.expect("it commits");
+        settled(database).await;
+        assert_eq!(sent_by(&sink, agent).last(), Some(&id), "each sends its own");
+        database.assert_accounted().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_point_in_time_restore_sends_again_only_what_was_outstanding_at_that_point() {
     let archive = "mkdir -p ../archive && cp %p ../archive/%f";
     let home = durable(Options::default().set("archive_mode", "on").set("archive_command", archive));

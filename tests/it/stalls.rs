@@ -404,3 +404,33 @@ async fn an_open_transaction_over_many_subscriptions_holds_up_no_other() {
     assert_eq!(sink.times().values().sum::<usize>(), MANY + 20, "each was recorded in the end, and none sent again");
     session.assert_accounted().await;
 }
+
+#[tokio::test]
+async fn results_that_an_open_transaction_holds_up_keep_no_payload_from_others() {
+    let (db, session, sink) = stage().await;
+    let large = session.endpoint(&sink.url("/large"), "tenant_id => 'large'").await;
+    let other = session.endpoint(&sink.url("/other"), "").await;
+    let _relay = Daemon::relay(&db.url(), "relay-1")
+        .set("OUTBOXD_RELAY__MAX_PAYLOAD_BYTES_HELD", "1048576")
+        .spawn()
+        .registered()
+        .await;
+    sink.close_gate();
+    // The two of them fill what the relay may hold.
+    let insert = "insert into outbox.event (type, tenant_id, payload)
+                  select 'order.created', 'large', jsonb_build_object('photo', repeat('x', 600000)) from generate_series(1, 2)";
+    session.run(insert).await;
+    sink.wait_for_waiting(2).await;
+    let operator = db.session().await;
+    operator
+        .run(&format!("begin; select from outbox_relay.queue where subscription_id = {} for update", large.id))
+        .await;
+    sink.open_gate();
+    session.insert_many("order.created", 20).await;
+    session.wait_for_state(other.id, "succeeded", 20).await;
+    session.wait_for_state(large.id, "leased", 2).await;
+    operator.run("rollback").await;
+    session.wait_for_state(large.id, "succeeded", 2).await;
+    assert_eq!(sink.arrived().len(), 22, "each was recorded in the end, and none sent again");
+    session.assert_accounted().await;
+}
