@@ -22,6 +22,8 @@ begin
     -- What an operator's open transaction has locked is handed back by a later call.
     if not exists (select from outbox_relay.queue q where q.epoch = fence.epoch) then
         update outbox_relay.relay r set fenced_at = now() where r.epoch = fence.epoch;
+        -- When the retries that it has recorded are due, nobody else may know: a claim tells.
+        perform pg_notify('outbox_signal', 'due');
     end if;
     return handed_back;
 end
