@@ -110,6 +110,7 @@ mod present {
     use std::pin::pin;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
     use std::time::Duration;
 
     const VARIABLE: &str = "OUTBOXD_CRASH_AT";
@@ -165,9 +166,9 @@ mod present {
         std::thread::sleep(Duration::from_millis(100));
     }
 
-    /// A call of the database that comes to its point `…:committed` when the answer is here and before it is read.
-    /// PostgreSQL sends what is less than 8 KiB in one piece, after the commit.
-    pub(crate) async fn unread<T>(call: &str, asked: impl Future<Output = T>) -> T {
+    /// A call of the database that comes to its point `…:committed` when its answer is here and nothing has been made of
+    /// it. (Rejected: when it is polled again. What wakes it need not be the answer.)
+    pub(crate) async fn unread<T, E>(call: &str, asked: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let point = match call {
             "expand" => Point::ExpandCommitted,
             "claim" => Point::ClaimCommitted,
@@ -181,13 +182,12 @@ mod present {
             _ => return asked.await,
         };
         let mut asked = pin!(asked);
-        let mut is_sent = false;
         poll_fn(|cx| {
-            // What wakes it is the answer (or the end of the connection, or of the caller's patience).
-            if std::mem::replace(&mut is_sent, true) {
+            let polled = asked.as_mut().poll(cx);
+            if matches!(polled, Poll::Ready(Ok(_))) {
                 reached(point);
             }
-            asked.as_mut().poll(cx)
+            polled
         })
         .await
     }

@@ -175,8 +175,8 @@ impl Endpoints {
         renamed
     }
 
-    /// The secrets of the rows. Files are read aside: a disk that hangs must not hold up a thread of the runtime, nor
-    /// those whose secrets are elsewhere.
+    /// The secrets of the rows. Files are read aside: a disk that hangs must not hold up a thread of the runtime, and
+    /// refuses none of those whose secrets are elsewhere; they wait with the others for [`READ_WITHIN`].
     async fn open(&self, rows: &[SubscriptionRow]) -> Vec<Secured> {
         let rows = rows.iter().map(Unopened::new).enumerate();
         let (in_files, here): (Vec<_>, Vec<_>) = rows.partition(|(_, row)| row.is_in_file());

@@ -443,7 +443,6 @@ impl Relay {
         self.attempts.is_empty()
             && self.results.is_empty()
             && self.held_up.is_empty()
-            && self.unwanted.is_empty()
             && self.recording.is_none()
             && self.expand.is_none()
             && self.claim.is_none()
@@ -468,9 +467,14 @@ impl Relay {
                     let _ = Call::end(call).await;
                 }
             }
-            if let Some(housekeeping) = self.housekeeping.take() {
-                let _ = housekeeping.await.map(|kept| record::put_back(&mut self.health, kept.unwritten));
+            if let Some(housekeeping) = self.housekeeping.take()
+                && let Ok(kept) = housekeeping.await
+            {
+                record::put_back(&mut self.health, kept.unwritten);
+                self.unwanted.extend(kept.unwanted);
             }
+            // As never begun; what is left of them, the fence hands back with the others.
+            housekeeping::hand_back(&self.db, std::mem::take(&mut self.unwanted)).await;
             let deltas: Vec<_> = self.health.drain().collect();
             if !deltas.is_empty() {
                 let _ = self.db.add_health(&deltas).await;

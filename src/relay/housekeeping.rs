@@ -25,7 +25,7 @@ pub(super) struct Housekept {
     tick: Result<Tick, DbError>,
     pub(super) unwritten: Vec<(i64, HealthDelta)>,
     /// Leases that could not be handed back yet.
-    unwanted: Vec<Unwanted>,
+    pub(super) unwanted: Vec<Unwanted>,
     /// They may have been handed back, or not.
     doubt: Vec<(i32, DbError)>,
 }
@@ -146,7 +146,7 @@ async fn housekeep(
 }
 
 /// Returns what could not be handed back yet, and epochs of which it is not known.
-async fn hand_back(db: &Db, mut unwanted: Vec<Unwanted>) -> (Vec<Unwanted>, Vec<(i32, DbError)>) {
+pub(super) async fn hand_back(db: &Db, mut unwanted: Vec<Unwanted>) -> (Vec<Unwanted>, Vec<(i32, DbError)>) {
     let (mut left, mut doubt) = (Vec::new(), Vec::new());
     unwanted.sort_unstable();
     for same in unwanted.chunk_by(|a, b| a.0 == b.0) {

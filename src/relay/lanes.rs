@@ -3,13 +3,14 @@
 //! An endpoint that hangs holds its attempts for their whole timeout, and a subscription's own cap does
 //! not help against many such endpoints: three hundred that hang, of any number of tenants, took every
 //! place of `concurrency`, and healthy subscriptions waited a minute. So an attempt that lasts gives up
-//! its place after [`SLOW_AFTER`] and goes on beside, in a lane for slow ones of the same size. A
-//! subscription that is known to be slow begins there, with all it has under way, and gets nothing while that lane is
-//! full; one quick answer, and it is as good as any other. (Rejected: not before all that it has under way has ended.
-//! A busy subscription always has something under way, and would never leave that lane.)
+//! its place after [`SLOW_AFTER`] and goes on beside, in a lane for slow ones of the same size. When one attempt lasts,
+//! all of its subscription change the lane, and new ones begin there and get nothing while that lane is full; one quick
+//! answer, and it is as good as any other. (Rejected: to leave only when all that is under way has ended. A busy
+//! subscription always has something under way, and would never leave.)
 //!
 //! A lane is as wide in places as in bytes of payload: sixty-four attempts of a megabyte each, to one receiver that
-//! hangs, took all the bytes a relay may hold.
+//! hangs, took all the bytes a relay may hold. Of the slow lane's bytes a subscription that holds a
+//! [`MOST_BYTES`]th gets no more, or one with a long backlog of large payloads would take each that becomes free.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use tokio::time::Instant;
 
 /// An attempt that lasts longer is slow.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// That part of its bytes one subscription may fill.
+const MOST_BYTES: usize = 4;
 /// Subscriptions remembered as slow, at most; beyond that all prove themselves again.
 const MOST_REMEMBERED: usize = 100_000;
 
@@ -32,7 +35,7 @@ pub(super) struct Lanes {
     begun: VecDeque<(Instant, Delivery)>,
     /// What the slow ones take.
     slow_ones: Width,
-    /// Subscriptions whose last attempt was slow, or whose attempt under way is.
+    /// Subscriptions whose last sign was slow: an answer, or an attempt that lasts.
     slow: HashSet<i64>,
 }
 
@@ -75,6 +78,15 @@ impl Lanes {
         if places == 0 || bytes == 0 { Width { places: 0, bytes: 0 } } else { Width { places, bytes } }
     }
 
+    /// Subscriptions that have their share of the slow lane's bytes.
+    pub(super) fn sated(&self) -> HashSet<i64> {
+        let mut bytes: HashMap<i64, usize> = HashMap::new();
+        for ((id, _), attempt) in self.under_way.iter().filter(|(_, attempt)| attempt.is_slow) {
+            *bytes.entry(*id).or_default() += attempt.bytes;
+        }
+        bytes.into_iter().filter(|(_, bytes)| *bytes >= self.width.bytes / MOST_BYTES).map(|(id, _)| id).collect()
+    }
+
     /// Subscriptions that are known to be slow.
     pub(super) fn slow(&self) -> impl Iterator<Item = i64> {
         self.slow.iter().copied()
@@ -109,22 +121,27 @@ impl Lanes {
     /// Those that have lasted too long change the lane, and with them all of the same subscription: what it is leased
     /// from now on would come on top of them. Returns when to look again.
     pub(super) fn change(&mut self, now: Instant) -> Option<Instant> {
+        let (mut lasting, mut next) = (HashSet::new(), None);
         while let Some((began, delivery)) = self.begun.front().copied() {
             if self.under_way.get(&delivery).is_some_and(|attempt| !attempt.is_slow) {
                 if now < began + SLOW_AFTER {
-                    return Some(began + SLOW_AFTER);
+                    next = Some(began + SLOW_AFTER);
+                    break;
                 }
                 self.remember(delivery.0);
-                for ((id, _), attempt) in &mut self.under_way {
-                    if *id == delivery.0 && !attempt.is_slow {
-                        attempt.is_slow = true;
-                        self.slow_ones.add(attempt.bytes);
-                    }
-                }
+                lasting.insert(delivery.0);
             }
             self.begun.pop_front();
         }
-        None
+        if !lasting.is_empty() {
+            for ((id, _), attempt) in &mut self.under_way {
+                if lasting.contains(id) && !attempt.is_slow {
+                    attempt.is_slow = true;
+                    self.slow_ones.add(attempt.bytes);
+                }
+            }
+        }
+        next
     }
 
     fn leave(&mut self, delivery: Delivery) {
@@ -198,6 +215,19 @@ mod tests {
         lanes.end((7, 2), QUICK);
         lanes.begin((7, 4), 400, now);
         assert_eq!((lanes.is_slow(7), lanes.slow_beside()), (false, Width { places: 1, bytes: 400 }));
+    }
+
+    #[test]
+    fn who_has_a_share_of_the_slow_bytes_gets_no_more_until_some_of_it_ends() {
+        let (mut lanes, now) = (Lanes::new(FOUR), Instant::now());
+        lanes.begin((7, 1), 200, now);
+        lanes.begin((7, 2), 100, now);
+        lanes.begin((8, 3), 200, now);
+        assert!(lanes.sated().is_empty(), "none is slow");
+        lanes.change(now + SLOW_AFTER);
+        assert_eq!(lanes.sated(), HashSet::from([7]));
+        lanes.end((7, 2), SLOW_AFTER);
+        assert!(lanes.sated().is_empty());
     }
 
     #[test]

@@ -329,13 +329,9 @@ impl Relay {
     }
 
     fn lease_room(&self, room: usize, with_slow: bool) -> Room {
-        let busy = self.ready.leased();
-        let (busy_ids, busy_counts) = if with_slow {
-            busy.unzip()
-        } else {
-            let shut_out = self.lanes.slow().map(|id| (id, i32::MAX));
-            busy.filter(|(id, _)| !self.lanes.is_slow(*id)).chain(shut_out).unzip()
-        };
+        let shut_out = if with_slow { self.lanes.sated() } else { self.lanes.slow().collect() };
+        let busy = self.ready.leased().filter(|(id, _)| !shut_out.contains(id));
+        let (busy_ids, busy_counts) = busy.chain(shut_out.iter().map(|id| (*id, i32::MAX))).unzip();
         let bytes = if with_slow { self.bytes_left().min(self.lanes.slow_room().bytes) } else { self.bytes_left() };
         Room {
             leases: i32::try_from(room).unwrap_or(i32::MAX),

@@ -145,7 +145,7 @@ async fn main() -> ExitCode {
             broken = true;
         }
     }
-    let lacks = if options.is_whole { report.lacks() } else { Vec::new() };
+    let lacks = if options.is_whole { Report::lacks() } else { Vec::new() };
     for missing in &lacks {
         eprintln!("the report has nothing of {missing}");
         broken = true;

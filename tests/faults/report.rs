@@ -140,15 +140,16 @@ impl Report {
     }
 
     /// What `make faults` runs besides, and what has left no word here.
-    pub(crate) fn lacks(&self) -> Vec<&'static str> {
-        let mut lacks = Scenarios::of(&self.said("scenarios.txt")).missing();
-        lacks.extend(self.said("model.txt").is_empty().then_some("the model"));
+    pub(crate) fn lacks() -> Vec<&'static str> {
+        let mut lacks = Scenarios::of(&Self::said("scenarios.txt")).missing();
+        lacks.extend(Self::said("model.txt").is_empty().then_some("the model"));
         lacks
     }
 
-    /// What others have left for the report.
-    fn said(&self, file: &str) -> String {
-        std::fs::read_to_string(self.directory.join(file)).unwrap_or_default()
+    /// What others have left for the report, always in one place.
+    fn said(file: &str) -> String {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/faults");
+        std::fs::read_to_string(directory.join(file)).unwrap_or_default()
     }
 
     /// Writes `report.md` and `report.json`; the former's text. What the model and the single scenarios said in their
@@ -196,7 +197,7 @@ impl Report {
             let _ =
                 writeln!(text, "\nSomething was wrong in the runs of the seeds {:?}: see report.json.", self.failed);
         }
-        let (model, scenarios) = (self.said("model.txt"), self.said("scenarios.txt"));
+        let (model, scenarios) = (Self::said("model.txt"), Self::said("scenarios.txt"));
         if !model.is_empty() {
             text.push_str("\n## The model\n\n");
             model.lines().for_each(|line| drop(writeln!(text, "- {line}")));

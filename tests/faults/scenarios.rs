@@ -95,7 +95,10 @@ impl Scenario {
             match part {
                 _ if part.starts_with("recovered in ") => self.recovered.add(Duration::from_millis(number)),
                 _ if part.ends_with(" events") => self.events += number,
-                _ if part.ends_with(" lost") => self.lost += number,
+                _ if part.split(' ').nth(1) == Some("lost") => {
+                    self.lost += number;
+                    self.remarks.extend(part.split_once(" lost ").map(|(_, how)| format!("lost {how}")));
+                }
                 _ if part.ends_with(" sent twice") => self.twice += number,
                 _ => drop(self.remarks.insert(part.to_owned())),
             }

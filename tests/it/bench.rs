@@ -1,6 +1,6 @@
 //! The benchmark, small: every figure is there and agrees with the others. What it measures here means nothing.
 
-use crate::support::{Db, Outboxd};
+use crate::support::{Db, Outboxd, bin_dir, left_out, major};
 use serde_json::Value;
 
 /// Runs scenarios; what was printed.
@@ -40,6 +40,10 @@ fn assert_costs(row: &Value, deliveries: f64) {
     assert!(figure(row, "wal_with_event_bytes") > figure(row, "wal_bytes"));
     for history in ["dead_event_rows", "dead_finished_rows", "dead_attempt_rows"] {
         assert_eq!(figure(row, history), 0.0, "{history} in {row}");
+    }
+    // In PostgreSQL 14 a session tells what it did when it next does something, half a second later at the earliest.
+    if major(&bin_dir().join("postgres")) == Some(14) {
+        return left_out("dead rows of a short benchmark", "PostgreSQL 14 tells them late");
     }
     assert!(figure(row, "dead_queue_rows") >= 1.0, "what is finished leaves the queue: {row}");
 }

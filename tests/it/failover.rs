@@ -253,9 +253,13 @@ struct Frozen(Vec<String>);
 
 impl Frozen {
     fn new(server: &Throwaway) -> Self {
-        let processes = postgres_processes(&server.data_dir());
-        assert!(signal("-STOP", &processes), "{processes:?}");
-        Self(processes)
+        let postmaster = postgres_processes(&server.data_dir())[..1].to_vec();
+        let mut frozen = Self(postmaster);
+        assert!(signal("-STOP", &frozen.0), "{:?}", frozen.0);
+        // It begets no more; of these some may be ending.
+        frozen.0 = postgres_processes(&server.data_dir());
+        signal("-STOP", &frozen.0);
+        frozen
     }
 }
 

@@ -64,6 +64,7 @@ async fn a_broken_promise_is_found_out() {
         "select outbox.replay(subscription_id, event_seq) from outbox.delivery where state = 'succeeded' limit 3";
     let (verdict, problems) = sabotaged(("", sent_again), PATIENCE).await;
     assert_eq!((verdict.lost, verdict.duplicates, verdict.unexplained), (0, 3, 3), "{problems}");
+    assert!(problems.contains("and nobody was fenced"), "{problems}");
     let sabotage = (
         "create function public.lose() returns trigger language plpgsql as 'begin return null; end';
          create trigger lose before insert on outbox_relay.finished for each row when (new.event_seq % 7 = 0) execute function public.lose();
@@ -76,6 +77,7 @@ async fn a_broken_promise_is_found_out() {
         "outbox.unaccounted() has",
         "deliveries are not in the database",
         "is recorded as delivered 0 times",
+        "has 0 attempts in the log for 1 requests",
         "was committed and is not in the log",
         "which was not to have it",
     ] {

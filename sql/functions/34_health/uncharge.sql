@@ -4,7 +4,7 @@ language sql set search_path = pg_catalog, pg_temp set enable_seqscan = off set 
 as $$
 -- Takes back what charge has booked for leases that were never begun (unmade_ids has a subscription's id once for each
 -- lease): the rate is there again, and a circuit that waits for its probe may have another at once if the probe may be
--- among them (probe_ids).
+-- among them (probe_ids). (circuit <> 'closed' is what its index is for.)
 -- Waits for no lock: what a claim is about to book stays booked, and a probe that is never heard of is replaced after a
 -- minute. What lies further back than the burst, charge does not count.
 -- Called by hand_back, which has rows of the queue locked.

@@ -145,9 +145,6 @@ impl Dead {
         let count =
             "select coalesce(sum(greatest(n_tup_upd + n_tup_del, n_dead_tup)) filter (where relname ~ $1), 0)::float8
              from pg_stat_user_tables where schemaname in ('outbox', 'outbox_relay')";
-        // In PostgreSQL 14 a process of its own collects them, and what it tells may be half a second old.
-        let sleep = "select pg_sleep(1) where current_setting('server_version_num')::integer < 150000";
-        stage.client.query(sleep, &[]).await?;
         let mut dead = [0.0; 4];
         for (dead, pattern) in dead.iter_mut().zip(["^event_(s|default)", "^finished_", "^attempt_", "^queue$"]) {
             *dead = stage.client.query_one(count, &[&pattern]).await?.get(0);

@@ -84,7 +84,7 @@ async fn happen(stage: Arc<Stage>, fault: Fault) -> (Happened, Result<(), Error>
     match fault.kind {
         Kind::RelayKilled => {
             let mut relay = place.relay.lock().await;
-            began = Instant::now();
+            (began, had_effect) = (Instant::now(), !relay.has_ended());
             relay.kill();
             sleep(lasts).await;
             *relay = stage.start(place);

@@ -117,9 +117,10 @@ impl Kind {
         }
     }
 
-    /// Whether a relay may be fenced that has a result to tell: that is logged, and the delivery is made again.
+    /// Whether a relay may be fenced that has a result to tell, or has one on its way: that is logged, and the delivery is
+    /// made again.
     pub(crate) fn may_record_twice(self) -> bool {
-        self.may_send_twice() && !matches!(self, Self::RelayKilled | Self::ReceiverCut | Self::ReceiverHalfOpen)
+        self.may_send_twice() && !matches!(self, Self::ReceiverCut | Self::ReceiverHalfOpen)
     }
 
     /// Whether it befalls one relay and no other.

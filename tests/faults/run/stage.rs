@@ -80,9 +80,9 @@ impl Server {
     /// What was not flushed is lost.
     pub(crate) async fn restart(&self) -> (Instant, bool) {
         let mut throwaway = self.throwaway.lock().await;
-        let began = Instant::now();
+        let (began, had_effect) = (Instant::now(), !postgres_processes(&self.data_dir).is_empty());
         Self::start_again(&mut throwaway);
-        (began, true)
+        (began, had_effect)
     }
 
     /// Nothing of it moves.

@@ -188,7 +188,7 @@ async fn in_the_database(
             &[],
         )
         .await?;
-    // Where nothing dies and nobody is told to give up, each request is in the log, and nothing else.
+    // Where nothing could make anybody send twice and nobody is told to stop, each request is in the log, and nothing else.
     let forgets = |kind: Kind| kind.may_send_twice() || kind == Kind::RelayTerminated;
     let is_whole = !happened.iter().any(|fault| forgets(fault.kind));
     let may_record_twice = happened.iter().any(|fault| fault.kind.may_record_twice());
