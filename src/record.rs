@@ -47,11 +47,6 @@ impl Held {
         total.fetch_add(bytes, Ordering::Relaxed);
         Self { bytes, total: total.clone() }
     }
-
-    /// Bytes of this payload.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 impl Drop for Held {

@@ -258,7 +258,7 @@ impl Relay {
             lanes,
             lane_change_at: None,
             claim_began_at: now,
-            claim_width: Width { places: 0, bytes: 0 },
+            claim_width: Width::default(),
             claim_at: now,
             claimed_last: false,
             slow_turn: false,

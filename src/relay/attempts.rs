@@ -69,7 +69,7 @@ impl Relay {
             && self.lanes.quick_room() > 0
             && let Some(attempt) = self.ready.begin()
         {
-            self.lanes.begin(attempt.lease.key(), attempt.held.bytes(), Instant::now());
+            self.lanes.begin(attempt.lease.key(), attempt.lease.bytes(), Instant::now());
             let (sender, tracer, excerpt_bytes) = (self.sender.clone(), self.tracer.clone(), self.excerpt_bytes);
             self.attempts.spawn(async move {
                 let finished = attempt::make(&sender, &tracer, &attempt.lease, &attempt.known, excerpt_bytes).await;

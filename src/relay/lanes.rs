@@ -40,7 +40,7 @@ pub(super) struct Lanes {
 }
 
 /// Room that there is, or that is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Width {
     /// Attempts.
     pub(super) places: usize,
@@ -57,7 +57,7 @@ struct UnderWay {
 impl Lanes {
     pub(super) fn new(width: Width) -> Self {
         let (under_way, begun, slow) = (HashMap::new(), VecDeque::new(), HashSet::new());
-        Self { width, under_way, begun, slow_ones: Width { places: 0, bytes: 0 }, slow }
+        Self { width, under_way, begun, slow_ones: Width::default(), slow }
     }
 
     /// Free places for quick ones. Slow ones beyond their own lane take places here.
@@ -75,7 +75,7 @@ impl Lanes {
     pub(super) fn slow_room(&self) -> Width {
         let places = self.width.places.saturating_sub(self.slow_ones.places);
         let bytes = self.width.bytes.saturating_sub(self.slow_ones.bytes);
-        if places == 0 || bytes == 0 { Width { places: 0, bytes: 0 } } else { Width { places, bytes } }
+        if places == 0 || bytes == 0 { Width::default() } else { Width { places, bytes } }
     }
 
     /// Subscriptions that have their share of the slow lane's bytes.

@@ -47,8 +47,7 @@ const LONGEST_CLAIM_PAUSE: Duration = Duration::from_millis(250);
 /// An expand or a claim under way, and what of the room is kept for it.
 pub(super) struct Call {
     epoch: i32,
-    leases: usize,
-    bytes: usize,
+    width: Width,
     task: JoinHandle<Leased>,
 }
 
@@ -112,12 +111,10 @@ impl Relay {
             self.metrics.woken(Wakeup::Timer);
         }
         let room = self.claim_room(self.room());
-        self.claim_width = Width {
-            places: usize::try_from(room.leases).unwrap_or(0),
-            bytes: usize::try_from(room.bytes).unwrap_or(0),
-        };
         let task = lease::claim(self.db.clone(), self.endpoints.clone(), self.epoch, room.clone());
-        self.claim = Some(self.call(&room, task));
+        let call = self.call(&room, task);
+        self.claim_width = call.width;
+        self.claim = Some(call);
     }
 
     fn start_expanding(&mut self, now: Instant) {
@@ -151,8 +148,8 @@ impl Relay {
     }
 
     fn call(&self, room: &Room, task: impl Future<Output = Leased> + Send + 'static) -> Call {
-        let (leases, bytes) = (room.leases.unsigned_abs() as usize, usize::try_from(room.bytes).unwrap_or_default());
-        Call { epoch: self.epoch, leases, bytes, task: tokio::spawn(task) }
+        let (places, bytes) = (room.leases.unsigned_abs() as usize, usize::try_from(room.bytes).unwrap_or_default());
+        Call { epoch: self.epoch, width: Width { places, bytes }, task: tokio::spawn(task) }
     }
 
     /// Nothing is left to do, and the relay is the one that is rung for.
@@ -296,7 +293,7 @@ impl Relay {
     /// Bytes of payload that may be taken in now. Those of slow attempts are in a lane of their own.
     fn bytes_left(&self) -> usize {
         let held = self.held.load(Ordering::Relaxed).saturating_sub(self.lanes.slow_beside().bytes);
-        let kept = self.calls().map(|call| call.bytes).sum::<usize>() + held;
+        let kept = self.calls().map(|call| call.width.bytes).sum::<usize>() + held;
         let whole = self.settings.max_payload_bytes_held;
         whole.saturating_sub(kept).min(Self::share(whole)).min(MAX_CALL_BYTES)
     }
@@ -312,7 +309,7 @@ impl Relay {
             return 0;
         }
         let ahead = self.settings.concurrency / AHEAD;
-        let kept = self.calls().map(|call| call.leases).sum::<usize>() + self.ready.want_places(ahead);
+        let kept = self.calls().map(|call| call.width.places).sum::<usize>() + self.ready.want_places(ahead);
         let room = self.lanes.quick_room() + ahead;
         room.saturating_sub(kept).min(Self::share(self.settings.concurrency))
     }
